@@ -1,0 +1,81 @@
+"""What failed, on what, and what to do about it.
+
+Knows nothing of the rest of the project. Every error that leaves a module is one of these: a dependency's own
+exception is translated once, in the file that owns the dependency.
+"""
+
+from __future__ import annotations
+
+
+class CryptodError(Exception):
+    """An error with a sentence (what failed, on what) and a hint (what to do).
+
+    ``code`` is the stable, machine-readable name that goes over the socket; see ``protocol.ERROR_CODES``.
+    """
+
+    code = "internal"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class ConfigError(CryptodError):
+    """A setting is misspelt, of the wrong type or out of range."""
+
+    code = "bad_config"
+
+
+class ExchangeError(CryptodError):
+    """The exchange could not be asked, refused, or answered nonsense.
+
+    ``retry_after`` (seconds) is set when the exchange said, or implied, when to come back.
+    """
+
+    code = "exchange"
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class StoreError(CryptodError):
+    """A store is damaged, full, or of a schema that this version does not know."""
+
+    code = "store"
+
+
+class CheckpointError(StoreError):
+    """A checkpoint is damaged, missing, or made for another network."""
+
+    code = "checkpoint"
+
+
+class DataError(CryptodError):
+    """Candles that cannot be used: too few, flat, not finite, or contradicting themselves."""
+
+    code = "data"
+
+
+class WorkerError(CryptodError):
+    """A child died, hung, ran over its deadline or out of its memory cap."""
+
+    code = "worker"
+
+
+class RequestError(CryptodError):
+    """A request on the socket was refused. ``code`` says why; the client raises the same class."""
+
+    def __init__(self, code: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class DaemonUnreachable(CryptodError):
+    """Nobody answers on the socket."""
+
+    code = "unreachable"

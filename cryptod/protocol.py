@@ -1,0 +1,127 @@
+"""The wire, once: MessagePack-RPC messages, limits, error codes and the table of commands.
+
+The framing is the public MessagePack-RPC specification: requests ``[0, id, method, params]``, responses
+``[1, id, error, result]``, notifications ``[2, method, params]``, one after the other on a Unix stream socket.
+Requests may be pipelined and replies may come in another order. An error is a map ``{code, message, hint}``.
+
+This file does no input or output and imports the standard library only: `cryptoctl` builds its arguments from
+the table, the daemon its dispatch and its checks, the documentation its reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
+
+DEFAULT_SOCKET: Final = "/run/cryptod/cryptod.sock"
+MAX_REQUEST: Final = 64 * 1024
+"""Bytes of one request; the largest honest one (get_many of a few hundred coins) is about 10 kB."""
+MAX_REPLY: Final = 64 * 1024 * 1024
+MAX_DEPTH: Final = 8
+"""Nesting of arrays and maps in a request."""
+MAX_PENDING: Final = 128
+"""Requests of one connection that wait for an answer; one more is refused with ``busy``."""
+MAX_CONNECTIONS: Final = 2048
+MAX_SYMBOLS: Final = 20_000
+"""Coins named in one request."""
+
+ERROR_CODES: Final = {
+    "bad_request": "The message or a parameter is malformed; the text names the parameter.",
+    "unknown_command": "There is no such command.",
+    "unknown_symbol": "The daemon does not follow this coin.",
+    "no_forecast": "The coin is followed, but there is no forecast for it yet; the text says why.",
+    "forbidden": "The command changes something, and this user may only read.",
+    "busy": "Too many requests are waiting on this connection.",
+    "too_large": "The request is larger than the limit; the connection is closed.",
+    "conflict": "The state does not allow it: nothing to roll back to, job already ended.",
+    "not_found": "No such job or model.",
+    "shutting_down": "The daemon is stopping; connect again.",
+    "store": "The store failed (disk full, damaged); the text names the file.",
+    "internal": "A defect in the daemon; its log has the details.",
+}
+
+TOP_KEYS: Final = ("score", "p_up", "volatility", "expected_return")
+JOB_KINDS: Final = ("incremental", "full")
+EVENT_TOPICS: Final = ("forecasts", "jobs", "conditions")
+
+
+class Get(NamedTuple):
+    symbol: str
+
+
+class GetMany(NamedTuple):
+    symbols: list[str] | None = None
+
+
+class Top(NamedTuple):
+    count: int = 20
+    by: str = "score"
+    horizon: int = 24
+
+
+class Nothing(NamedTuple):
+    pass
+
+
+class Train(NamedTuple):
+    kind: str
+
+
+class Jobs(NamedTuple):
+    limit: int = 20
+
+
+class JobId(NamedTuple):
+    job: int
+
+
+class CacheClear(NamedTuple):
+    symbols: list[str] | None = None
+
+
+class Rollback(NamedTuple):
+    steps: int = 1
+
+
+class Subscribe(NamedTuple):
+    topics: list[str] | None = None
+
+
+class Command(NamedTuple):
+    """One row of the command table.
+
+    ``request`` names the parameters, in the order in which they stand in the request's array; ``changes`` says that
+    the command changes something and so needs rights; ``doc`` is its documentation, here and in the manual;
+    ``reply`` says what comes back.
+    """
+
+    name: str
+    request: type[Any]
+    changes: bool
+    doc: str
+    reply: str
+
+
+COMMANDS: Final = {
+    command.name: command
+    for command in (
+        Command("ping", Nothing, False, "Ask whether the daemon answers.", "{version, protocol, now, pid}"),
+        Command("status", Nothing, False, "Everything at a glance: process, models, candles, cache, jobs, memory.", "a map of sections"),
+        Command("health", Nothing, False, "Named conditions with severity, text and remedy.", "{severity, conditions: [...]}"),
+        Command("get", Get, False, "The forecast of one coin.", "a forecast"),
+        Command("get_many", GetMany, False, "The forecasts of several coins, or of all.", "{forecasts: [...], refused: {symbol: error}}"),
+        Command("top", Top, False, "The first coins by score, p_up, volatility or expected_return.", "[{symbol, ...}]"),
+        Command("symbols", Nothing, False, "The coins that are followed, and those left out, with the reason.", "{followed: [...], left_out: {...}}"),
+        Command("schedule", Nothing, False, "What runs when: last and next turn of each periodic job.", "[{name, cron, enabled, last, next}]"),
+        Command("jobs", Jobs, False, "The latest jobs, newest first.", "[job]"),
+        Command("train", Train, True, "Enqueue an incremental update or a full retrain.", "a job"),
+        Command("cancel", JobId, True, "Cancel a job that waits or runs.", "a job"),
+        Command("cache_stats", Nothing, False, "Entries, hits, misses, expiries of the forecast cache.", "a map of figures"),
+        Command("cache_pregenerate", Nothing, True, "Compute all forecasts now and keep them for pregenerate_ttl_hours.", "{forecasts, seconds}"),
+        Command("cache_clear", CacheClear, True, "Drop cached forecasts, all or of some coins.", "{dropped}"),
+        Command("models", Nothing, False, "The models that serve, their figures, and the history to roll back to.", "{current: [...], history: [...]}"),
+        Command("models_rollback", Rollback, True, "Go back to the models that served before the last promotion.", "{current: [...]}"),
+        Command("subscribe", Subscribe, False, "Receive notifications `event` on this connection: forecasts, jobs, conditions.", "{topics}"),
+    )
+}

@@ -1,0 +1,121 @@
+"""What crosses the process wall: orders to a child, and what it says back.
+
+msgspec structures, sent as MessagePack over the child's pipe. Knows no process and no store: paths are strings,
+times are UTC epoch milliseconds. A child hands back small verdicts; arrays go through files.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class CollectOrder(msgspec.Struct, tag="collect", frozen=True, kw_only=True):
+    """Bring the candle store up to ``now``: choose the universe if asked, backfill, fetch what is new."""
+
+    job: int
+    now: int
+    candles: str
+    exchange: str
+    url: str
+    quote: str
+    timeframe: str
+    months_back: int
+    size: int
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    select_universe: bool
+    """Ask the exchange which coins to follow; otherwise ``symbols`` are followed."""
+    symbols: tuple[str, ...] = ()
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    number: int
+    symbols: tuple[str, ...]
+
+
+class TrainOrder(msgspec.Struct, tag="train", frozen=True, kw_only=True):
+    """Train the batches on the candles closed by ``cutoff``, one after the other, a checkpoint each."""
+
+    job: int
+    kind: str
+    """``full`` or ``incremental``."""
+    cutoff: int
+    candles: str
+    checkpoints: str
+    batches: tuple[Batch, ...]
+    universe: tuple[str, ...]
+    """All coins, for the market averages; every batch's coins are among them."""
+    champions: dict[str, str]
+    """symbol -> name of the checkpoint that serves it now (empty at first)."""
+    timeframe: str
+    months_back: int
+    epochs: int
+    threads: int
+    seed: int
+
+
+class Progress(msgspec.Struct, tag="progress", frozen=True, kw_only=True):
+    """A beat with news; a child that has sent nothing for a while is taken for hung."""
+
+    job: int
+    stage: str
+    done: int
+    total: int
+    text: str = ""
+    figures: dict[str, float] = {}
+
+
+class CollectDone(msgspec.Struct, tag="collected", frozen=True, kw_only=True):
+    job: int
+    symbols: tuple[str, ...]
+    """The coins that are followed, by quote volume, largest first."""
+    left_out: dict[str, str]
+    """symbol -> why it is not followed, or why it could not be brought up to date."""
+    failed: dict[str, str]
+    """symbol -> why its candles could not be fetched this time (it is tried again)."""
+    new_candles: int
+    revised_candles: int
+    requests: int
+    seconds: float
+
+
+class BatchDone(msgspec.Struct, tag="batch_done", frozen=True, kw_only=True):
+    """A batch's checkpoint stands in the checkpoints folder, complete and synced; the daemon may promote it."""
+
+    job: int
+    batch: int
+    checkpoint: str
+    promote: bool
+    reason: str
+    figures: dict[str, float]
+    left_out: dict[str, str]
+    """symbol -> why it was not trained."""
+    seconds: float
+
+
+class BatchFailed(msgspec.Struct, tag="batch_failed", frozen=True, kw_only=True):
+    job: int
+    batch: int
+    error: str
+    hint: str = ""
+
+
+class Finished(msgspec.Struct, tag="finished", frozen=True, kw_only=True):
+    """The whole training order is through; each batch has had its own message."""
+
+    job: int
+    seconds: float
+    peak_rss: int
+
+
+class Failed(msgspec.Struct, tag="failed", frozen=True, kw_only=True):
+    """The order could not be carried out at all."""
+
+    job: int
+    error: str
+    hint: str = ""
+    retry_after: float | None = None
+
+
+Order = CollectOrder | TrainOrder
+Report = Progress | CollectDone | BatchDone | BatchFailed | Finished | Failed
