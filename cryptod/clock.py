@@ -65,7 +65,5 @@ def parse_clock(spec: str) -> Clock:
         return SystemClock()
     match = _SPEC.match(spec)
     if match is None:
-        raise ConfigError(
-            f"clock {spec!r} is not understood", hint="use START@ANCHORxSPEED as `cryptod simulate` prints it, or 'system'"
-        )
+        raise ConfigError(f"clock {spec!r} is not understood", hint="use START@ANCHORxSPEED as `cryptod simulate` prints it, or 'system'")
     return SpedClock(int(match["start"]), int(match["anchor"]), float(match["speed"]))

@@ -87,9 +87,7 @@ class Panel:
         """The part whose candles open at or after ``start`` and close at or before ``end`` (a view)."""
         first = max(0, -(-(start - self.start) // self.timeframe.ms))
         last = max(first, (end - self.start) // self.timeframe.ms)
-        return Panel(
-            self.symbols, self.start + first * self.timeframe.ms, self.values[first:last], self.status[first:last], self.timeframe
-        )
+        return Panel(self.symbols, self.start + first * self.timeframe.ms, self.values[first:last], self.status[first:last], self.timeframe)
 
     def coins(self, symbols: tuple[str, ...]) -> Panel:
         """The same hours for some of the coins, in the order given."""

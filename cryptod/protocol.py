@@ -112,16 +112,34 @@ COMMANDS: Final = {
         Command("get", Get, False, "The forecast of one coin.", "a forecast"),
         Command("get_many", GetMany, False, "The forecasts of several coins, or of all.", "{forecasts: [...], refused: {symbol: error}}"),
         Command("top", Top, False, "The first coins by score, p_up, volatility or expected_return.", "[{symbol, ...}]"),
-        Command("symbols", Nothing, False, "The coins that are followed, and those left out, with the reason.", "{followed: [...], left_out: {...}}"),
-        Command("schedule", Nothing, False, "What runs when: last and next turn of each periodic job.", "[{name, cron, enabled, last, next}]"),
+        Command(
+            "symbols",
+            Nothing,
+            False,
+            "The coins that are followed, and those left out, with the reason.",
+            "{followed: [...], left_out: {...}}",
+        ),
+        Command(
+            "schedule", Nothing, False, "What runs when: last and next turn of each periodic job.", "[{name, cron, enabled, last, next}]"
+        ),
         Command("jobs", Jobs, False, "The latest jobs, newest first.", "[job]"),
         Command("train", Train, True, "Enqueue an incremental update or a full retrain.", "a job"),
         Command("cancel", JobId, True, "Cancel a job that waits or runs.", "a job"),
         Command("cache_stats", Nothing, False, "Entries, hits, misses, expiries of the forecast cache.", "a map of figures"),
-        Command("cache_pregenerate", Nothing, True, "Compute all forecasts now and keep them for pregenerate_ttl_hours.", "{forecasts, seconds}"),
+        Command(
+            "cache_pregenerate", Nothing, True, "Compute all forecasts now and keep them for pregenerate_ttl_hours.", "{forecasts, seconds}"
+        ),
         Command("cache_clear", CacheClear, True, "Drop cached forecasts, all or of some coins.", "{dropped}"),
-        Command("models", Nothing, False, "The models that serve, their figures, and the history to roll back to.", "{current: [...], history: [...]}"),
+        Command(
+            "models",
+            Nothing,
+            False,
+            "The models that serve, their figures, and the history to roll back to.",
+            "{current: [...], history: [...]}",
+        ),
         Command("models_rollback", Rollback, True, "Go back to the models that served before the last promotion.", "{current: [...]}"),
-        Command("subscribe", Subscribe, False, "Receive notifications `event` on this connection: forecasts, jobs, conditions.", "{topics}"),
+        Command(
+            "subscribe", Subscribe, False, "Receive notifications `event` on this connection: forecasts, jobs, conditions.", "{topics}"
+        ),
     )
 }
