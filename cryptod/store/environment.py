@@ -1,0 +1,319 @@
+"""An LMDB environment with our rules around it: the one way in to a store on disk.
+
+Knows lmdb, and nothing of what is kept: keys and values are bytes. It answers for the traps: the schema's version,
+a map that grows by itself, a map that another process has grown, readers that died, a fork, a file that was cut
+short, a full disk. Whatever lmdb has to say leaves here as a `StoreError` that names the path and what to do.
+
+One process writes an environment; any number may read it. Every commit is durable (fsynced) when `write` returns.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar, cast
+
+import lmdb
+
+from cryptod.errors import StoreError
+
+T = TypeVar("T")
+Bytes = bytes | memoryview
+Upgrade = Callable[["Transaction"], None]
+
+FIRST_MAP_SIZE: Final = 256 << 20
+"""The map costs address space, not memory or disk; it is doubled when it is full."""
+LAST_MAP_SIZE: Final = 1 << 40
+MAX_READERS: Final = 1024
+"""Slots of 64 bytes in the lock file. A slot is taken per open read transaction, so this is generous."""
+
+_SCHEMA_DATABASE: Final = "schema"
+_SCHEMA_KEY: Final = b"version"
+
+_REMEDIES: Final[tuple[tuple[type[lmdb.Error], str, str], ...]] = (
+    (lmdb.DiskError, "is on a full disk", "free some space, then it goes on by itself"),
+    (lmdb.MapFullError, "has outgrown its map", "free some space in it: is a retention period too long?"),
+    (lmdb.ReadonlyError, "may not be written", "check the rights of the folder and that its file system is not mounted read-only"),
+    (lmdb.CorruptedError, "is damaged", "stop cryptod and move the folder away: what can be fetched again will be"),
+    (lmdb.PageNotFoundError, "is damaged", "stop cryptod and move the folder away: what can be fetched again will be"),
+    (lmdb.InvalidError, "is not a store, or is damaged", "stop cryptod and move the folder away: what can be fetched again will be"),
+    (lmdb.VersionMismatchError, "was written by another version of LMDB", "move the folder away: what can be fetched again will be"),
+    (lmdb.PanicError, "has failed while it was being written", "check the disk (dmesg); the store is opened anew at the next start"),
+    (lmdb.ReadersFullError, "has too many readers", "end the processes that hold it open"),
+    (lmdb.LockError, "is locked", "is another cryptod running on the same state directory?"),
+    (lmdb.MemoryError, "could not be mapped: out of memory", "give the process more address space (ulimit -v)"),
+)
+
+
+class Transaction:
+    """One short look at, or change of, an environment. Never keep one, or what it lent, beyond its block.
+
+    In a reading transaction opened with ``lend=True`` values are memoryviews into the map (no copy), valid until the
+    block ends; everywhere else they are bytes.
+    """
+
+    def __init__(self, txn: lmdb.Transaction[bytes], databases: Mapping[str, lmdb._Database]) -> None:
+        self._txn, self._databases = txn, databases
+
+    def get(self, database: str, key: bytes) -> bytes | None:
+        """The value, or None. (A memoryview in a lending transaction.)"""
+        return self._txn.get(key, db=self._databases[database])
+
+    def put(self, database: str, key: bytes, value: Bytes) -> None:
+        self._txn.put(key, value, db=self._databases[database])
+
+    def delete(self, database: str, key: bytes) -> bool:
+        """Whether it was there."""
+        return self._txn.delete(key, db=self._databases[database])
+
+    def clear(self, database: str) -> None:
+        """Delete all records of a database."""
+        self._txn.drop(self._databases[database], delete=False)
+
+    def count(self, database: str) -> int:
+        return self._txn.stat(self._databases[database])["entries"]
+
+    def scan(self, database: str, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Records with ``start <= key < stop`` in order of their keys. Do not change the database meanwhile."""
+        with self._txn.cursor(self._databases[database]) as cursor:
+            found = cursor.set_range(start) if start else cursor.first()
+            if not found:
+                return
+            for key, value in cursor.iternext():
+                if stop is not None and bytes(key) >= stop:
+                    return
+                yield bytes(key), value
+
+    def last(self, database: str, before: bytes | None = None) -> tuple[bytes, bytes] | None:
+        """The record with the largest key (below ``before``, if given)."""
+        with self._txn.cursor(self._databases[database]) as cursor:
+            found = cursor.last() if before is None or not cursor.set_range(before) else cursor.prev()
+            return (bytes(cursor.key()), cursor.value()) if found else None
+
+
+class Environment:
+    """See `open_environment`. May be used by several threads; transactions of one thread must not be nested."""
+
+    def __init__(self, path: Path, env: lmdb.Environment, databases: Mapping[str, lmdb._Database], *, writer: bool) -> None:
+        self.path, self.writer = path, writer
+        self._env, self._databases = env, databases
+        self._pid = os.getpid()
+        self._idle = threading.Condition()
+        self._open = 0  # transactions now open: the map must not move under them
+
+    @contextmanager
+    def read(self, *, lend: bool = False) -> Iterator[Transaction]:
+        """A consistent look at the store. ``lend=True``: values are memoryviews into the map instead of copies.
+
+        Never yield to a caller from within the block: an open transaction keeps old pages from being reused.
+        """
+        txn = self._begin_read(lend)
+        try:
+            yield Transaction(txn, self._databases)
+        except lmdb.Error as error:
+            raise _translated(error, self.path, "read") from error
+        finally:
+            txn.abort()
+            self._leave()
+
+    def write(self, change: Callable[[Transaction], T]) -> T:
+        """Carry out ``change`` in one transaction: all of it is on disk when this returns, or none.
+
+        ``change`` may be called again after the map has grown, so it must have no effects but on its transaction.
+        """
+        while True:
+            self._enter()
+            try:
+                with self._env.begin(write=True) as txn:
+                    return change(Transaction(txn, self._databases))
+            except (lmdb.MapFullError, lmdb.MapResizedError) as error:
+                resize: lmdb.Error = error
+            except lmdb.Error as error:
+                raise _translated(error, self.path, "write") from error
+            finally:
+                self._leave()
+            self._resize(resize)
+
+    def used_bytes(self) -> int:
+        """Size of the data file: its pages in use and those that are free to be used again."""
+        return int(self._env.info()["last_pgno"] + 1) * int(self._env.stat()["psize"])
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._env.close()
+
+    def __enter__(self) -> Environment:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _begin_read(self, lend: bool) -> lmdb.Transaction[bytes]:
+        while True:
+            self._enter()
+            try:
+                # What is lent (memoryviews) reads as bytes do.
+                return cast("lmdb.Transaction[bytes]", self._env.begin(buffers=True) if lend else self._env.begin())
+            except lmdb.MapResizedError as error:
+                self._leave()
+                resize: lmdb.Error = error
+            except lmdb.Error as error:
+                self._leave()
+                raise _translated(error, self.path, "read") from error
+            self._resize(resize)
+
+    def _enter(self) -> None:
+        if os.getpid() != self._pid:
+            raise StoreError(f"{self.path} was opened before a fork", hint="a child opens its own: the locks do not cross a fork")
+        with self._idle:
+            self._open += 1
+
+    def _leave(self) -> None:
+        with self._idle:
+            self._open -= 1
+            self._idle.notify_all()
+
+    def _resize(self, reason: lmdb.Error) -> None:
+        """Grow the map (it is full), or adopt the size that another process has given it."""
+        with self._idle:
+            if not self._idle.wait_for(lambda: self._open == 0, timeout=10.0):
+                raise StoreError(f"{self.path} cannot grow: it is being read all the time", hint="keep transactions short")
+            size = 0
+            if isinstance(reason, lmdb.MapFullError):
+                size = 2 * int(self._env.info()["map_size"])
+                if size > LAST_MAP_SIZE:
+                    raise _translated(reason, self.path, "write") from reason
+            try:
+                self._env.set_mapsize(size)
+            except lmdb.Error as error:
+                raise _translated(error, self.path, "grow") from error
+
+
+def open_environment(
+    path: Path,
+    *,
+    databases: Sequence[str],
+    writer: bool,
+    map_size: int = FIRST_MAP_SIZE,
+    schema: int = 1,
+    upgrades: Mapping[int, Upgrade] | None = None,
+) -> Environment:
+    """Open the environment in the folder ``path`` with its named ``databases``; a writer creates what is missing.
+
+    ``schema`` is the version of what is kept; ``upgrades[n]`` turns a store of version ``n`` into one of ``n + 1``, and
+    all the steps a writer needs are carried out in one transaction. Raises `StoreError`: nothing there (readers),
+    written by a newer cryptod, not yet upgraded (readers), damaged, no rights, no space.
+    """
+    if writer:
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be made: {error.strerror}", hint="check the rights of the state directory") from error
+    elif not (path / "data.mdb").exists():
+        raise StoreError(f"there is no store at {path} yet", hint="the first run of its writer makes it")
+    try:
+        env = lmdb.open(
+            str(path),
+            map_size=map_size,
+            readonly=not writer,
+            create=False,  # the folder; the files in it are a writer's to make
+            mode=0o700,
+            # Reading ahead would map pages that nobody asked for, and they count as this process' memory.
+            readahead=False,
+            max_readers=MAX_READERS,
+            max_dbs=len(databases) + 1,
+        )
+    except (lmdb.Error, OSError) as error:
+        raise _translated(error, path, "open") from error
+    try:
+        _refuse_if_cut_short(env, path)
+        env.reader_check()
+        handles = _create(env, path, databases, schema, upgrades or {}) if writer else _attach(env, path, databases, schema)
+    except lmdb.Error as error:
+        env.close()
+        raise _translated(error, path, "open") from error
+    except StoreError:
+        env.close()
+        raise
+    return Environment(path, env, handles, writer=writer)
+
+
+def _create(
+    env: lmdb.Environment, path: Path, databases: Sequence[str], schema: int, upgrades: Mapping[int, Upgrade]
+) -> dict[str, lmdb._Database]:
+    """Handles, after making what is missing and upgrading what is old, in one transaction."""
+    while True:
+        try:
+            with env.begin(write=True) as txn:
+                handles = {name: env.open_db(name.encode(), txn=txn) for name in (_SCHEMA_DATABASE, *databases)}
+                record = txn.get(_SCHEMA_KEY, db=handles[_SCHEMA_DATABASE])
+                found = schema if record is None else _known_version(record, path, schema)
+                while found < schema:
+                    if found not in upgrades:
+                        raise StoreError(
+                            f"{path} is of schema {found}, which cannot be upgraded to {schema}",
+                            hint="move the folder away: what can be fetched again will be",
+                        )
+                    upgrades[found](Transaction(txn, handles))
+                    found += 1
+                if record != b"%d" % found:
+                    txn.put(_SCHEMA_KEY, b"%d" % found, db=handles[_SCHEMA_DATABASE])
+                return handles
+        except lmdb.MapFullError:
+            env.set_mapsize(2 * int(env.info()["map_size"]))
+        except lmdb.MapResizedError:
+            env.set_mapsize(0)
+
+
+def _attach(env: lmdb.Environment, path: Path, databases: Sequence[str], schema: int) -> dict[str, lmdb._Database]:
+    """Handles for a reader of a store of exactly this schema."""
+    for _ in range(2):
+        try:
+            # Each in a transaction of its own: a handle made in a reading transaction ends with it.
+            handles = {name: env.open_db(name.encode(), create=False) for name in (_SCHEMA_DATABASE, *databases)}
+            with env.begin() as txn:
+                record = txn.get(_SCHEMA_KEY, db=handles[_SCHEMA_DATABASE])
+            break
+        except lmdb.MapResizedError:
+            env.set_mapsize(0)
+        except lmdb.NotFoundError as error:
+            raise StoreError(f"there is no store at {path} yet", hint="the first run of its writer makes it") from error
+    else:
+        raise StoreError(f"{path} grows faster than it can be opened", hint="try again")
+    if record is None:
+        raise StoreError(f"{path} has no schema record", hint="was it made by another program?")
+    if _known_version(record, path, schema) < schema:
+        raise StoreError(f"{path} is of an older schema ({record.decode()})", hint=f"its writer upgrades it to {schema} when it starts")
+    return handles
+
+
+def _known_version(record: bytes, path: Path, schema: int) -> int:
+    if not record.isdigit():
+        raise StoreError(f"the schema record of {path} is damaged", hint="move the folder away: what can be fetched again will be")
+    if (version := int(record)) > schema:
+        raise StoreError(
+            f"{path} was written by a newer cryptod (schema {version}; this one knows {schema})",
+            hint="install that version again, or move the folder away",
+        )
+    return version
+
+
+def _refuse_if_cut_short(env: lmdb.Environment, path: Path) -> None:
+    """Touching a mapped page beyond the end of the file kills the process (SIGBUS), so look before."""
+    needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    size = (path / "data.mdb").stat().st_size
+    if size < needed:
+        raise StoreError(
+            f"{path} is damaged: {size} of {needed} bytes are left",
+            hint="stop cryptod and move the folder away: what can be fetched again will be",
+        )
+
+
+def _translated(error: Exception, path: Path, doing: str) -> StoreError:
+    for kind, what, remedy in _REMEDIES:
+        if isinstance(error, kind):
+            return StoreError(f"could not {doing}: {path} {what}", hint=remedy)
+    return StoreError(f"could not {doing} {path}: {error}", hint="check the folder and its rights")

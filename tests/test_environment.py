@@ -1,0 +1,249 @@
+"""The LMDB environment: what is kept, what grows, what is refused and how it says so."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cryptod.errors import StoreError
+from cryptod.store.environment import Environment, Transaction, open_environment
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> Iterator[Environment]:
+    with open_environment(tmp_path / "env", databases=["a", "b"], writer=True) as env:
+        yield env
+
+
+def put(env: Environment, key: bytes, value: bytes, database: str = "a") -> None:
+    env.write(lambda txn: txn.put(database, key, value))
+
+
+def get(env: Environment, key: bytes, database: str = "a") -> bytes | None:
+    with env.read() as txn:
+        return txn.get(database, key)
+
+
+def test_what_is_written_is_read_again_after_the_environment_is_closed(tmp_path: Path) -> None:
+    with open_environment(tmp_path / "env", databases=["a"], writer=True) as env:
+        put(env, b"k", b"v")
+    with open_environment(tmp_path / "env", databases=["a"], writer=False) as env:
+        assert get(env, b"k") == b"v"
+        assert get(env, b"other") is None
+
+
+def test_databases_are_apart_and_can_be_counted_cleared_and_deleted_from(env: Environment) -> None:
+    put(env, b"k", b"1", "a")
+    put(env, b"k", b"2", "b")
+    assert env.write(lambda txn: txn.delete("a", b"k"))
+    assert not env.write(lambda txn: txn.delete("a", b"k"))
+    with env.read() as txn:
+        assert (txn.count("a"), txn.count("b"), txn.get("b", b"k")) == (0, 1, b"2")
+    env.write(lambda txn: txn.clear("b"))
+    assert get(env, b"k", "b") is None
+
+
+def test_records_are_scanned_in_order_between_two_keys(env: Environment) -> None:
+    for key in (b"c", b"a", b"d", b"b"):
+        put(env, key, key * 2)
+    with env.read() as txn:
+        assert list(txn.scan("a")) == [(b"a", b"aa"), (b"b", b"bb"), (b"c", b"cc"), (b"d", b"dd")]
+        assert [key for key, _ in txn.scan("a", b"b", b"d")] == [b"b", b"c"]
+        assert list(txn.scan("a", b"e")) == []
+        assert list(txn.scan("b")) == []
+
+
+def test_the_last_record_is_found_with_and_without_a_bound(env: Environment) -> None:
+    with env.read() as txn:
+        assert txn.last("a") is None
+        assert txn.last("a", b"x") is None
+    for key in (b"a", b"c"):
+        put(env, key, key)
+    with env.read() as txn:
+        assert txn.last("a") == (b"c", b"c")
+        assert txn.last("a", b"c") == (b"a", b"a")
+        assert txn.last("a", b"b") == (b"a", b"a")
+        assert txn.last("a", b"z") == (b"c", b"c")
+        assert txn.last("a", b"a") is None
+
+
+def test_lent_values_are_views_into_the_map(env: Environment) -> None:
+    put(env, b"k", b"abc")
+    with env.read(lend=True) as txn:
+        value = txn.get("a", b"k")
+        assert isinstance(value, memoryview)
+        assert bytes(value) == b"abc"
+
+
+def test_a_change_that_fails_leaves_nothing_behind(env: Environment) -> None:
+    def change(txn: Transaction) -> None:
+        txn.put("a", b"k", b"v")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        env.write(change)
+    assert get(env, b"k") is None
+    put(env, b"k", b"v")
+
+
+def test_a_full_map_grows_and_the_change_is_carried_out(tmp_path: Path) -> None:
+    with open_environment(tmp_path / "env", databases=["a"], writer=True, map_size=64 << 10) as env:
+        for i in range(16):
+            put(env, b"%02d" % i, bytes(100_000))
+        assert env.used_bytes() > 1_600_000
+        with env.read() as txn:
+            assert txn.count("a") == 16
+
+
+def test_a_map_that_is_too_small_to_open_with_is_replaced_by_the_size_that_the_file_has(tmp_path: Path) -> None:
+    with open_environment(tmp_path / "env", databases=["a"], writer=True) as env:
+        put(env, b"k", bytes(1_000_000))
+    for writer in (False, True):
+        with open_environment(tmp_path / "env", databases=["a"], writer=writer, map_size=64 << 10) as env:
+            assert get(env, b"k") == bytes(1_000_000)
+
+
+def _grow(path: str) -> None:
+    with open_environment(Path(path), databases=["a"], writer=True, map_size=64 << 10) as env:
+        put(env, b"new", bytes(1_000_000))
+
+
+def test_a_reader_adopts_a_map_that_another_process_has_grown(tmp_path: Path) -> None:
+    with open_environment(tmp_path / "env", databases=["a"], writer=True, map_size=64 << 10) as env:
+        put(env, b"k", b"v")
+    with open_environment(tmp_path / "env", databases=["a"], writer=False, map_size=64 << 10) as env:
+        assert get(env, b"k") == b"v"
+        process = multiprocessing.get_context("spawn").Process(target=_grow, args=(str(tmp_path / "env"),))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+        assert get(env, b"new") == bytes(1_000_000)
+
+
+def test_the_map_waits_for_a_reader_in_another_thread_before_it_moves(tmp_path: Path) -> None:
+    with open_environment(tmp_path / "env", databases=["a"], writer=True, map_size=64 << 10) as env:
+        put(env, b"k", b"v" * 1000)
+        reading, go_on = threading.Event(), threading.Event()
+        seen: list[bytes] = []
+
+        def read() -> None:
+            with env.read(lend=True) as txn:
+                value = txn.get("a", b"k")
+                assert value is not None
+                reading.set()
+                go_on.wait(5)
+                seen.append(bytes(value))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        reading.wait(5)
+        writer = threading.Thread(target=put, args=(env, b"big", bytes(1_000_000)))
+        writer.start()
+        writer.join(0.1)
+        assert writer.is_alive()
+        go_on.set()
+        reader.join()
+        writer.join()
+        assert seen == [b"v" * 1000]
+        assert get(env, b"big") == bytes(1_000_000)
+
+
+def test_a_reader_of_what_is_not_there_yet_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no store at"):
+        open_environment(tmp_path / "env", databases=["a"], writer=False)
+    assert not (tmp_path / "env").exists()
+
+
+def test_a_store_of_a_newer_schema_is_refused_by_writers_and_readers(tmp_path: Path) -> None:
+    open_environment(tmp_path / "env", databases=["a"], writer=True, schema=3).close()
+    for writer in (True, False):
+        with pytest.raises(StoreError, match="written by a newer cryptod \\(schema 3; this one knows 2\\)"):
+            open_environment(tmp_path / "env", databases=["a"], writer=writer, schema=2)
+
+
+def test_a_writer_upgrades_an_older_store_step_by_step_and_a_reader_waits_for_it(tmp_path: Path) -> None:
+    with open_environment(tmp_path / "env", databases=["a"], writer=True) as env:
+        put(env, b"k", b"v")
+    with pytest.raises(StoreError, match="older schema"):
+        open_environment(tmp_path / "env", databases=["a"], writer=False, schema=3)
+    with pytest.raises(StoreError, match="cannot be upgraded"):
+        open_environment(tmp_path / "env", databases=["a"], writer=True, schema=3)
+    steps = {
+        1: lambda txn: txn.put("a", b"k", b"w"),
+        2: lambda txn: txn.put("a", b"l", txn.get("a", b"k") or b""),
+    }
+    open_environment(tmp_path / "env", databases=["a"], writer=True, schema=3, upgrades=steps).close()
+    with open_environment(tmp_path / "env", databases=["a"], writer=False, schema=3) as env:
+        assert get(env, b"l") == b"w"
+
+
+def test_a_file_that_is_no_store_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "data.mdb").write_bytes(b"not a store " * 2000)
+    for writer in (True, False):
+        with pytest.raises(StoreError, match="not a store, or is damaged") as caught:
+            open_environment(tmp_path / "env", databases=["a"], writer=writer)
+        assert str(tmp_path / "env") in caught.value.message
+        assert caught.value.hint
+
+
+def test_a_file_that_was_cut_short_is_refused_before_it_can_kill_the_process(tmp_path: Path) -> None:
+    with open_environment(tmp_path / "env", databases=["a"], writer=True) as env:
+        put(env, b"k", bytes(1_000_000))
+    os.truncate(tmp_path / "env" / "data.mdb", 100_000)
+    for writer in (True, False):
+        with pytest.raises(StoreError, match="is damaged: 100000 of"):
+            open_environment(tmp_path / "env", databases=["a"], writer=writer)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_rights_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match="cannot be made"):
+        open_environment(tmp_path / "env", databases=["a"], writer=True)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("")
+    with pytest.raises(StoreError, match="cannot be made: File exists"):
+        open_environment(tmp_path / "env", databases=["a"], writer=True)
+
+
+def test_a_reader_may_not_write(tmp_path: Path) -> None:
+    open_environment(tmp_path / "env", databases=["a"], writer=True).close()
+    with (
+        open_environment(tmp_path / "env", databases=["a"], writer=False) as env,
+        pytest.raises(StoreError, match="may not be written"),
+    ):
+        put(env, b"k", b"v")
+
+
+def test_the_files_are_their_owners_alone(env: Environment) -> None:
+    assert env.path.stat().st_mode & 0o077 == 0
+    assert (env.path / "data.mdb").stat().st_mode & 0o077 == 0
+
+
+def test_an_environment_that_was_carried_across_a_fork_is_refused(env: Environment) -> None:
+    env._pid += 1  # what a forked child would see
+    with pytest.raises(StoreError, match="opened before a fork"):
+        get(env, b"k")
+
+
+def _die_reading(path: str) -> None:
+    env = open_environment(Path(path), databases=["a"], writer=False)
+    with env.read():
+        os._exit(0)
+
+
+def test_the_slot_of_a_reader_that_died_is_freed_at_the_next_start(tmp_path: Path) -> None:
+    open_environment(tmp_path / "env", databases=["a"], writer=True).close()
+    process = multiprocessing.get_context("spawn").Process(target=_die_reading, args=(str(tmp_path / "env"),))
+    process.start()
+    process.join()
+    with open_environment(tmp_path / "env", databases=["a"], writer=True) as env:
+        assert "no active readers" in env._env.readers()
