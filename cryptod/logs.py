@@ -7,8 +7,8 @@ structlog, the journal's datagram format and nothing of the daemon.
 A log call never waits: the journal's socket is non-blocking and a stream is written only as far as it takes the
 bytes at once. What could not be written is counted, and said with the next line that gets through.
 
-    log = get_logger(job=12)
-    log.info("batch trained", batch=2, duration=1.31)
+    log = get_logger("training", job=12)
+    log.info("batch trained", batch=2, duration=1.31)  # training: batch trained  job=12 batch=2 duration=1.31
 
 Fields that begin a journal query (`journalctl CRYPTOD_JOB=12`) are those of the caller in capitals, with the prefix:
 ``symbol``, ``batch``, ``job``, ``model`` and ``duration`` (seconds) are the usual ones.
@@ -60,13 +60,19 @@ _STDLIB: Final = ((logging.CRITICAL, "critical"), (logging.ERROR, "error"), (log
 
 
 class Line(NamedTuple):
-    """One log line. ``time``: UTC epoch milliseconds; ``trace``: a traceback or nothing."""
+    """One log line. ``time``: UTC epoch milliseconds; ``logger``: the part that speaks; ``trace``: a traceback or nothing."""
 
     time: int
     level: str
+    logger: str
     text: str
     fields: dict[str, Any]
     trace: str
+
+    @property
+    def sentence(self) -> str:
+        """What is said and by which part, without control characters."""
+        return escape(f"{self.logger}: {self.text}" if self.logger else self.text)
 
 
 class Destination(Protocol):
@@ -113,11 +119,11 @@ class Lines:
         tail = pairs(line.fields)
         trace = "".join(f"    {escape(row)}\n" for row in line.trace.splitlines())
         if not self._colour:
-            return f"{when} {line.level:<8} {escape(line.text)}{'  ' + tail if tail else ''}\n{trace}"
+            return f"{when} {line.level:<8} {line.sentence}{'  ' + tail if tail else ''}\n{trace}"
         paint = _COLOURS[line.level]
         level = f"\x1b[{paint}m{line.level:<8}\x1b[0m" if paint else f"{line.level:<8}"
         faint = f"  \x1b[2m{tail}\x1b[0m" if tail else ""
-        return f"\x1b[2m{when}\x1b[0m {level} {escape(line.text)}{faint}\n{trace}"
+        return f"\x1b[2m{when}\x1b[0m {level} {line.sentence}{faint}\n{trace}"
 
 
 class Journal:
@@ -174,11 +180,12 @@ def journal_entry(line: Line) -> bytes:
     """The datagram: ``KEY=value\\n``, or for values with newlines ``KEY\\n``, a 64-bit little-endian length, the value, ``\\n``."""
     tail = pairs(line.fields)
     fields = {
-        "MESSAGE": f"{escape(line.text)}  {tail}" if tail else escape(line.text),
+        "MESSAGE": f"{line.sentence}  {tail}" if tail else line.sentence,
         "PRIORITY": str(LEVELS[line.level]),
         "SYSLOG_IDENTIFIER": IDENTIFIER,
         "SYSLOG_PID": str(os.getpid()),
         "CRYPTOD_SENTENCE": line.text,
+        "CRYPTOD_LOGGER": line.logger,
     }
     for name, value in line.fields.items():
         key = "CRYPTOD_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name).upper()
@@ -238,10 +245,12 @@ class Outlet:
         self._unsaid = 0
         self._kept: deque[Line] = deque(maxlen=KEPT)
 
-    def take(self, level: str, text: str, fields: Mapping[str, Any], trace: str) -> None:
-        line = Line(self.now(), level, text, {**self.fields, **fields}, trace)
+    def take(self, level: str, logger: str, text: str, fields: Mapping[str, Any], trace: str) -> None:
+        line = Line(self.now(), level, logger, text, {**self.fields, **fields}, trace)
         self._kept.append(line)
-        if self._unsaid and self._put(Line(line.time, "warning", "log lines were lost, the log was full", {"lines": self._unsaid}, "")):
+        if self._unsaid and self._put(
+            Line(line.time, "warning", "logs", "lines were lost, there was no room", {"lines": self._unsaid}, "")
+        ):
             self._unsaid = 0
         if not self._put(line):
             self.lost += 1
@@ -271,7 +280,8 @@ def _threshold(_: Any, level: str, event: MutableMapping[str, Any]) -> MutableMa
 def _hand_over(_: Any, level: str, event: MutableMapping[str, Any]) -> NoReturn:
     """The end of the chain: the line goes out, and nothing is left for a logger underneath to do."""
     text = str(event.pop("event", ""))
-    _outlet.take(level, text, event, _trace(event.pop("exc_info", None)))
+    logger = str(event.pop("logger", ""))
+    _outlet.take(level, logger, text, event, _trace(event.pop("exc_info", None)))
     raise structlog.DropEvent
 
 
@@ -310,7 +320,7 @@ _PROCESSORS: Final = [structlog.contextvars.merge_contextvars, _threshold, _hand
 
 
 class _Stdlib(logging.Handler):
-    """What libraries log through the standard library, in the same form, with the logger's name as a field."""
+    """What libraries log through the standard library, in the same form, with the library's name."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = next((name for floor, name in _STDLIB if record.levelno >= floor), "debug")
@@ -319,12 +329,15 @@ class _Stdlib(logging.Handler):
                 text = record.getMessage()
             except (TypeError, ValueError):  # a library's format string that does not fit its arguments
                 text = str(record.msg)
-            _outlet.take(level, text, {"logger": record.name}, _trace(record.exc_info))
+            _outlet.take(level, record.name, text, {}, _trace(record.exc_info))
 
 
-def get_logger(**fields: Any) -> Logger:
-    """A logger; usable before `configure` (plain lines on standard error) and after, also if made at import."""
-    return Logger(None, _PROCESSORS, dict(fields))
+def get_logger(name: str = "", **fields: Any) -> Logger:
+    """A logger for the part called ``name``, with fields that stand on each of its lines.
+
+    Usable before `configure` (plain lines on standard error) and after, also if made at import.
+    """
+    return Logger(None, _PROCESSORS, {"logger": name, **fields})
 
 
 def configure(
@@ -379,9 +392,15 @@ def level() -> str:
 
 
 def recent(count: int = 50) -> list[dict[str, Any]]:
-    """The last lines of this process, oldest first: maps of time (UTC ms), level, text and fields (text)."""
+    """The last lines of this process, oldest first: maps of time (UTC ms), level, logger, text and fields (as text)."""
     return [
-        {"time": line.time, "level": line.level, "text": line.text, "fields": {name: plain(value) for name, value in line.fields.items()}}
+        {
+            "time": line.time,
+            "level": line.level,
+            "logger": line.logger,
+            "text": line.text,
+            "fields": {name: plain(value) for name, value in line.fields.items()},
+        }
         for line in _outlet.recent(count)
     ]
 

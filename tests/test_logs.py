@@ -88,9 +88,10 @@ def lines(level: str = "info") -> io.StringIO:
 
 
 def test_the_journal_gets_native_fields_and_the_priority(to_journal: Journald) -> None:
-    logs.get_logger(job=12).warning("batch failed", batch=2, symbol="BTC/USDT", model="full-7", duration=1.25)
+    logs.get_logger("training", job=12).warning("batch failed", batch=2, symbol="BTC/USDT", model="full-7", duration=1.25)
     entry = to_journal.entry()
-    assert entry["MESSAGE"] == "batch failed  job=12 batch=2 symbol=BTC/USDT model=full-7 duration=1.25"
+    assert entry["MESSAGE"] == "training: batch failed  job=12 batch=2 symbol=BTC/USDT model=full-7 duration=1.25"
+    assert (entry["CRYPTOD_LOGGER"], entry["CRYPTOD_SENTENCE"]) == ("training", "batch failed")
     assert entry["PRIORITY"] == "4"
     assert entry["SYSLOG_IDENTIFIER"] == "cryptod"
     names = ("CRYPTOD_JOB", "CRYPTOD_BATCH", "CRYPTOD_SYMBOL", "CRYPTOD_MODEL", "CRYPTOD_DURATION")
@@ -194,7 +195,7 @@ def test_library_warnings_are_let_in_and_their_chatter_is_not() -> None:
     stream = lines("debug")
     logging.getLogger("ccxt").warning("rate %s", "limit")
     logging.getLogger("aiohttp.access").info("GET /")
-    assert "warning  rate limit  logger=ccxt" in stream.getvalue()
+    assert "warning  ccxt: rate limit\n" in stream.getvalue()
     assert "GET" not in stream.getvalue()
 
 
@@ -218,7 +219,8 @@ def test_the_last_lines_are_kept_in_memory_and_no_more() -> None:
         logs.get_logger().info("line", number=number)
     kept = logs.recent(1000)
     assert len(kept) == logs.KEPT
-    assert kept[-1] == {"time": 1_685_620_800_123, "level": "info", "text": "line", "fields": {"number": str(logs.KEPT + 49)}}
+    fields = {"number": str(logs.KEPT + 49)}
+    assert kept[-1] == {"time": 1_685_620_800_123, "level": "info", "logger": "", "text": "line", "fields": fields}
     assert [line["fields"]["number"] for line in logs.recent(2)] == [str(logs.KEPT + 48), str(logs.KEPT + 49)]
     assert logs.recent(0) == []
 
