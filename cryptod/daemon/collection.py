@@ -1,0 +1,150 @@
+"""Keeping the candles up to date: when a collect child is due, what it is asked, and what its report changes.
+
+Knows the pool and the job store. Level-triggered: a collection is due while a candle has closed that nobody has asked
+for, or while a coming retrain wants the universe chosen anew. Failures are tried again at growing intervals of *real*
+time, whatever the clock's speed, so that a sped-up market causes no storm of requests.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from cryptod.config import Config
+from cryptod.errors import WorkerError
+from cryptod.logs import get_logger
+from cryptod.market import TIMEFRAMES
+from cryptod.store.jobs import JobStore
+from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report
+from cryptod.worker.pool import Pool
+
+SETTLE_MS: Final = 3_000
+"""An exchange needs a moment to publish a candle that has just closed."""
+RETRY_FIRST: Final = 15.0
+RETRY_MOST: Final = 600.0
+DEADLINE: Final = 3600.0
+"""Seconds for one collection: a first backfill through a slow exchange's rate limit, with room."""
+SILENCE: Final = 120.0
+
+log = get_logger("collection")
+
+
+class Collection:
+    """The collect lane: at most one collect child at a time.
+
+    ``followed`` are the coins of the universe, by quote volume; ``collected_to`` is the close time (UTC ms) up to which
+    the exchange has been asked for all of them.
+    """
+
+    def __init__(self, config: Config, candles: str, pool: Pool, jobs: JobStore, monotonic: Callable[[], float]) -> None:
+        self.config = config
+        self._candles = candles
+        self._pool = pool
+        self._jobs = jobs
+        self._monotonic = monotonic
+        self._timeframe = TIMEFRAMES[config.market.timeframe]
+        saved: dict[str, Any] = jobs.get("universe") or {}
+        self.followed: tuple[str, ...] = tuple(saved.get("followed", ()))
+        self.left_out: dict[str, str] = saved.get("left_out", {})
+        self.selected_at: int = saved.get("selected_at", 0)
+        self.collected_to: int = saved.get("collected_to", 0)
+        self.attempted_to = 0
+        """The boundary that the last attempt, successful or not, was made for: training does not wait for longer than that."""
+        self.failed: dict[str, str] = {}
+        self.error = ""
+        self.running = False
+        self.progress: Progress | None = None
+        self.last: CollectDone | None = None
+        self.last_at = 0
+        self._failures = 0
+        self._retry_at = 0.0
+        self._select_again = False
+
+    def boundary(self, now: int) -> int:
+        """Close time of the newest candle that the exchange can have published at ``now``."""
+        return self._timeframe.floor(now - SETTLE_MS)
+
+    def ask_for_selection(self) -> None:
+        """The next collection chooses the universe anew (before a full retrain, after a reload)."""
+        self._select_again = True
+
+    @property
+    def wants_selection(self) -> bool:
+        return self._select_again or not self.followed
+
+    def due(self, now: int) -> bool:
+        """Whether a collect child should be started now."""
+        if self.running or self._monotonic() < self._retry_at:
+            return False
+        return self.wants_selection or bool(self.failed) or self.boundary(now) > self.collected_to
+
+    @property
+    def retry_in(self) -> float:
+        """Real seconds until a failed collection is tried again, 0 when nothing failed."""
+        return max(0.0, self._retry_at - self._monotonic()) if self._failures else 0.0
+
+    async def run(self, now: int) -> bool:
+        """One collection. Returns whether the candles or the universe changed; never raises for what the exchange does."""
+        select, boundary = self.wants_selection, self.boundary(now)
+        order = CollectOrder(
+            job=0, now=now, candles=self._candles, exchange=self.config.exchange.id, url=self.config.exchange.url,
+            quote=self.config.exchange.quote, timeframe=self._timeframe.name, months_back=self.config.train.months_back,
+            size=self.config.universe.size, include=tuple(self.config.universe.include), exclude=tuple(self.config.universe.exclude),
+            select_universe=select, symbols=self.followed,
+        )  # fmt: skip
+        self.running, started = True, self._monotonic()
+        try:
+            report = await self._pool.run(order, on_report=self._on_report, deadline_s=DEADLINE, silence_s=SILENCE)
+        except WorkerError as error:
+            report = Failed(job=0, error=error.message, hint=error.hint)
+        finally:
+            self.running, self.progress = False, None
+            self.attempted_to = max(self.attempted_to, boundary)
+        if isinstance(report, CollectDone):
+            self._take(report, now, boundary, select)
+            return True
+        assert isinstance(report, Failed), report
+        self._select_again = False if self.followed else self._select_again
+        self.error = report.error
+        self._back_off(report.retry_after)
+        log.warning(
+            "the candles could not be collected", error=report.error, hint=report.hint, duration=self._monotonic() - started,
+            retry_in=round(self._retry_at - self._monotonic(), 1),
+        )  # fmt: skip
+        return False
+
+    def _on_report(self, report: Report) -> None:
+        if isinstance(report, Progress):
+            self.progress = report
+
+    def _take(self, report: CollectDone, now: int, boundary: int, selected: bool) -> None:
+        self.failed, self.last, self.last_at = dict(report.failed), report, now
+        self.collected_to = boundary
+        if selected:
+            self.selected_at, self._select_again = now, False
+        self.followed, self.left_out = report.symbols, dict(report.left_out)
+        if report.failed and len(report.failed) >= len(report.symbols):
+            self.error = next(iter(report.failed.values()))
+        else:
+            self.error = ""
+        if report.failed:
+            self._back_off(None)
+        else:
+            self._failures, self._retry_at = 0, 0.0
+        self._jobs.set(
+            "universe",
+            {
+                "followed": list(self.followed), "left_out": self.left_out,
+                "selected_at": self.selected_at, "collected_to": self.collected_to,
+            },
+        )  # fmt: skip
+        log.info(
+            "collected candles", coins=len(report.symbols), new=report.new_candles, revised=report.revised_candles,
+            failed=len(report.failed), requests=report.requests, duration=report.seconds,
+        )  # fmt: skip
+
+    def _back_off(self, retry_after: float | None) -> None:
+        self._failures += 1
+        growing = min(RETRY_MOST, RETRY_FIRST * math.pow(2, self._failures - 1))
+        self._retry_at = self._monotonic() + max(growing, retry_after or 0.0)

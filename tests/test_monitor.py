@@ -1,0 +1,114 @@
+"""Resources and conditions: each condition is driven into being and out again."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cryptod.daemon.monitor import CONDITIONS, HOUR_MS, MIB, SEVERITIES, Condition, Facts, Health, ResourceMeter, Resources, cgroup_limit
+
+NOW = 1_685_620_800_000
+
+
+def sound(**changes: Any) -> Facts:
+    """A daemon with nothing wrong."""
+    facts = Facts(
+        now=NOW,
+        monotonic=1000.0,
+        boundary=NOW,
+        started=NOW - HOUR_MS,
+        followed=100,
+        trained=100,
+        collected_to=NOW,
+        full_last_done=NOW - 24 * HOUR_MS,
+        resources=Resources(pss_daemon=50 * MIB, disk_free=9000 * MIB, disk_total=10_000 * MIB),
+    )
+    return dataclasses.replace(facts, **changes)
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "exchange_unreachable": {"exchange_error": "connection refused"},
+    "market_stale": {"collected_to": NOW - 3 * HOUR_MS},
+    "candles_stale": {"stale": {"BTC/USDT": 5}},
+    "models_missing": {"trained": 0},
+    "coins_untrained": {"trained": 97},
+    "training_overdue": {"full_last_done": NOW - 9 * 24 * HOUR_MS},
+    "training_failed": {"last_job_error": "out of memory"},
+    "batches_failed": {"failed_batches": ("batch 2: flat",)},
+    "gate_refused": {"gate_refused": ("batch 1: worse than the champion",)},
+    "model_fallback": {"fallback": 60},
+    "checkpoint_damaged": {"refused_checkpoints": {"a": "bad checksum"}},
+    "universe_setting": {"universe_warnings": ("universe.include names XYZ/USDT, which the exchange does not list",)},
+    "refresh_failed": {"refresh_error": "no space"},
+    "store_failed": {"store_error": "no space"},
+    "disk_low": {"resources": Resources(disk_free=100 * MIB, disk_total=10_000 * MIB)},
+    "memory_near_limit": {
+        "resources": Resources(pss_daemon=480 * MIB, memory_limit=512 * MIB, disk_free=9000 * MIB, disk_total=10_000 * MIB)
+    },
+    "clock_stepped": {"clock_step": -86_400.0},
+}
+
+
+def test_a_sound_daemon_has_no_condition() -> None:
+    health = Health()
+    assert health.evaluate(sound()) == []
+    assert health.severity == "ok"
+
+
+def test_every_condition_of_the_table_has_a_case_here() -> None:
+    assert set(WRONG) == {row.name for row in CONDITIONS}
+
+
+@pytest.mark.parametrize("row", CONDITIONS, ids=lambda row: row.name)
+def test_each_condition_shows_after_its_delay_and_clears_when_the_cause_is_gone(row: Condition) -> None:
+    health = Health([row])
+    wrong = sound(**WRONG[row.name])
+    if row.after:
+        assert health.evaluate(wrong) == []
+    changes = health.evaluate(dataclasses.replace(wrong, monotonic=wrong.monotonic + row.after))
+    assert [(what, finding["name"]) for what, finding in changes] == [("raised", row.name)]
+    finding = health.findings[0]
+    assert finding["severity"] in SEVERITIES
+    assert finding["remedy"]
+    assert finding["since"] == NOW
+    assert health.evaluate(dataclasses.replace(wrong, monotonic=wrong.monotonic + row.after + 5)) == []
+    changes = health.evaluate(sound(monotonic=wrong.monotonic + row.after + 10))
+    assert [(what, finding["name"]) for what, finding in changes] == [("cleared", row.name)]
+
+
+def test_a_cause_that_comes_and_goes_within_the_delay_never_shows() -> None:
+    health = Health()
+    for second in range(0, 120, 30):
+        failing = {"exchange_error": "refused"} if second % 60 == 0 else {}
+        assert health.evaluate(sound(monotonic=1000.0 + second, **failing)) == []
+
+
+def test_the_severity_is_that_of_the_worst_finding() -> None:
+    health = Health()
+    health.evaluate(sound(last_job_error="x", refresh_error="y"))
+    assert health.severity == "error"
+
+
+def test_memory_of_this_process_is_read_as_pss_and_the_state_directory_is_summed(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"x" * 100_000)
+    reading = ResourceMeter(tmp_path).read()
+    assert 5 * MIB < reading.pss_daemon < 2000 * MIB
+    assert reading.disk_used >= 100_000
+    assert reading.descriptors > 2
+
+
+def test_the_limit_of_the_control_group_is_found_in_both_hierarchies(tmp_path: Path) -> None:
+    (tmp_path / "system.slice").mkdir()
+    (tmp_path / "system.slice" / "memory.max").write_text("536870912\n")
+    own = tmp_path / "own"
+    own.write_text("0::/system.slice\n")
+    assert cgroup_limit(tmp_path, own) == 512 * MIB
+    (tmp_path / "memory" / "x").mkdir(parents=True)
+    (tmp_path / "memory" / "x" / "memory.limit_in_bytes").write_text("268435456\n")
+    own.write_text("5:memory:/x\n")
+    assert cgroup_limit(tmp_path, own) == 256 * MIB
+    own.write_text("0::/nowhere\n")
+    assert cgroup_limit(tmp_path, own) == 0
