@@ -1,0 +1,97 @@
+"""What an exchange lists: its pairs, when each of them trades, and the candle that is still open.
+
+Knows candles and times. Knows neither HTTP nor where a market comes from: `generator` makes one up, `folder` replays
+one, `events` halts, renames and delists coins of another one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, NO_TRADE, NOT_FETCHED, OPEN, VOLUME, Float64, Int64, Panel
+
+OUTAGE_HOURS = 24
+"""A hole in the candles shorter than this is an outage of the exchange; the pair stays TRADING. A longer one is a halt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One pair. ``first`` is the open time of its first candle, ``last`` the close time of its last (None: it trades on).
+
+    ``price_tick`` and ``lot`` are the steps of prices (quote currency) and volumes (base currency).
+    """
+
+    symbol: str
+    first: int
+    last: int | None = None
+    price_tick: float = 1e-8
+    lot: float = 1e-8
+
+    @property
+    def base(self) -> str:
+        return self.symbol.partition("/")[0]
+
+    @property
+    def quote(self) -> str:
+        return self.symbol.partition("/")[2]
+
+    @property
+    def market_id(self) -> str:
+        """Binance's spelling: BTCUSDT."""
+        return self.base + self.quote
+
+
+class Market(Protocol):
+    """What the exchange replays. Every method is a pure function of its arguments: asking twice gives the same answer."""
+
+    @property
+    def listings(self) -> tuple[Listing, ...]: ...
+
+    def candles(self, symbol: str, start: int, end: int) -> tuple[Int64, Float64]:
+        """Open times int64 [n] and values float64 [n, 5] of the candles that open in [start, end); holes are left out."""
+        ...
+
+    def panel(self, symbols: tuple[str, ...], start: int, end: int) -> Panel:
+        """The same on a grid. A hole within a pair's life is NO_TRADE, an hour outside of it NOT_FETCHED."""
+        ...
+
+    def trading(self, symbol: str, now: int) -> bool:
+        """Whether the pair's status is TRADING (else BREAK) at ``now``."""
+        ...
+
+
+def panel_of(market: Market, symbols: tuple[str, ...], start: int, end: int) -> Panel:
+    """A `Panel` made from `Market.candles`, one column at a time."""
+    start, end = HOUR.floor(start), HOUR.floor(end)
+    hours = max(0, (end - start) // HOUR.ms)
+    values = np.full((hours, len(symbols), 5), np.nan)
+    status = np.full((hours, len(symbols)), NOT_FETCHED, dtype=np.uint8)
+    lives = {listing.symbol: listing for listing in market.listings}
+    for column, symbol in enumerate(symbols):
+        listing = lives[symbol]
+        alive_to = end if listing.last is None else min(end, listing.last)
+        status[max(0, (listing.first - start) // HOUR.ms) : max(0, (alive_to - start) // HOUR.ms), column] = NO_TRADE
+        times, candles = market.candles(symbol, start, end)
+        rows = (times - start) // HOUR.ms
+        values[rows, column], status[rows, column] = candles, CANDLE
+    return Panel(symbols, start, values, status)
+
+
+def unclosed(candle: Float64, fraction: float) -> Float64:
+    """The candle [5] as it stood when ``fraction`` (0..1) of its hour had passed.
+
+    The price is taken to go open, nearer extreme, farther extreme, close, in straight lines of a third of the hour each: the running high and low never
+    leave the final ones, and the volume grows in proportion.
+    """
+    first, second = (LOW, HIGH) if candle[CLOSE] >= candle[OPEN] else (HIGH, LOW)
+    corners = candle[[OPEN, first, second, CLOSE]]
+    passed = corners[: int(min(fraction, 1.0) * 3) + 1]
+    price = float(np.interp(fraction * 3, range(4), corners))
+    row = np.empty(5)
+    row[OPEN], row[CLOSE] = candle[OPEN], price
+    row[HIGH], row[LOW] = max(price, passed.max()), min(price, passed.min())
+    row[VOLUME] = candle[VOLUME] * fraction
+    return row
