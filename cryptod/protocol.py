@@ -44,6 +44,10 @@ ERROR_CODES: Final = {
 TOP_KEYS: Final = ("score", "p_up", "volatility", "expected_return")
 JOB_KINDS: Final = ("incremental", "full")
 EVENT_TOPICS: Final = ("forecasts", "jobs", "conditions")
+EVENT: Final = "event"
+"""The one notification that the daemon sends: ``[2, "event", [topic, payload]]``."""
+EVENT_LOST: Final = "lost"
+"""Topic of the event ``{count}`` that says how many events were dropped while the client did not read."""
 
 
 class Get(NamedTuple):
@@ -55,7 +59,7 @@ class GetMany(NamedTuple):
 
 
 class Top(NamedTuple):
-    count: int = 20
+    count: int = 20  # type: ignore[assignment]  # hides tuple.count, which nobody asks of a request
     by: str = "score"
     horizon: int = 24
 
