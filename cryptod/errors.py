@@ -49,6 +49,10 @@ class StoreError(CryptodError):
     code = "store"
 
 
+class DamagedError(StoreError):
+    """The file of a store is damaged: it cannot be mended, only set aside."""
+
+
 class CheckpointError(StoreError):
     """A checkpoint is damaged, missing, or made for another network."""
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cryptod.errors import StoreError
+from cryptod.errors import DamagedError, StoreError
 from cryptod.store.environment import Environment, Transaction, open_environment
+
+FULL_DISK = (
+    subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0 if shutil.which("unshare") else False
+)
 
 
 @pytest.fixture
@@ -196,9 +203,53 @@ def test_a_file_that_was_cut_short_is_refused_before_it_can_kill_the_process(tmp
     with open_environment(tmp_path / "env", databases=["a"], writer=True) as env:
         put(env, b"k", bytes(1_000_000))
     os.truncate(tmp_path / "env" / "data.mdb", 100_000)
-    for writer in (True, False):
-        with pytest.raises(StoreError, match="is damaged: 100000 of"):
-            open_environment(tmp_path / "env", databases=["a"], writer=writer)
+    with pytest.raises(DamagedError, match="is damaged: 100000 of"):
+        open_environment(tmp_path / "env", databases=["a"], writer=False)
+    with pytest.raises(DamagedError, match="is damaged"):
+        open_environment(tmp_path / "env", databases=["a"], writer=True)
+
+
+def test_a_damaged_page_is_found_by_the_writer_before_it_can_kill_the_process(tmp_path: Path) -> None:
+    with open_environment(tmp_path / "env", databases=["a"], writer=True) as env:
+        for i in range(200):
+            put(env, b"%04d" % i, bytes(100))
+    data = bytearray((tmp_path / "env" / "data.mdb").read_bytes())
+    for page in range(2, len(data) // 4096):
+        data[page * 4096 + 10 : page * 4096 + 40] = os.urandom(30)
+    (tmp_path / "env" / "data.mdb").write_bytes(data)
+    with pytest.raises(DamagedError, match="is damaged"):
+        open_environment(tmp_path / "env", databases=["a"], writer=True)
+
+
+@pytest.mark.skipif(not FULL_DISK, reason="needs a user namespace to mount a small disk in")
+def test_a_full_disk_is_named_and_the_store_goes_on_when_there_is_space_again(tmp_path: Path) -> None:
+    script = f"""
+import os, sys
+from pathlib import Path
+from cryptod.errors import StoreError
+from cryptod.store.environment import open_environment
+
+path = Path({str(tmp_path)!r})
+with open_environment(path / "env", databases=["a"], writer=True) as env:
+    env.write(lambda txn: txn.put("a", b"k", b"v"))
+    (path / "ballast").write_bytes(bytes(700_000))
+    for i in range(20):
+        try:
+            env.write(lambda txn: txn.put("a", b"%02d" % i, bytes(50_000)))
+        except StoreError as error:
+            print(error)
+            break
+    with env.read() as txn:
+        assert txn.get("a", b"k") == b"v"
+    (path / "ballast").unlink()
+    env.write(lambda txn: txn.put("a", b"more", bytes(50_000)))
+"""
+    command = f'mount -t tmpfs -o size=1m none {tmp_path} && exec {sys.executable} -c "$SCRIPT"'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", command], env={**os.environ, "SCRIPT": script}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "is on a full disk (free some space, then it goes on by itself)" in done.stdout
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
