@@ -2,8 +2,8 @@
 
 Knows numpy and the vocabulary. Knows neither HTTP nor clocks.
 
-Time is cut into blocks of `BLOCK` hours and the coins into groups of `GROUP`. A group's block is a pure function of
-(seed, group, block): nothing is carried over from earlier hours, so the first candle asked for may be any, what was generated before does not
+Time is cut into blocks of `BLOCK` hours and the coins into groups of `GROUP`. A group's block is a pure function of (seed, group,
+block): nothing is carried over from earlier hours, so the first candle asked for may be any, what was generated before does not
 matter, and ten thousand coins need no more memory than the blocks in use.
 
 The model, per coin and hour (all logs natural):
@@ -14,9 +14,9 @@ The model, per coin and hour (all logs natural):
     the hour     a Brownian bridge of `STEPS` steps to r; each step's extremes are drawn from the exact law of a bridge's maximum
                  (Karatzas & Shreve, Brownian Motion, 4.3.40), so that ranges agree with the volatility
     volume       grows with volatility and with the hour's range, and has a memory of its own
-    the level    a block runs between two levels that belong to its borders (slow AR(1), so that prices stay in bounds for any number of years);
-                 what the path misses of the next level is spread over the hours in proportion to their variance,
-                 which for a random walk is no distortion at all: it is Levy's construction
+    the level    a block runs between two levels that belong to its borders (a slow AR(1): prices stay in bounds for any number of
+                 years); what the path misses of the next level is spread over the hours in proportion to their variance, which
+                 for a random walk is no distortion at all: it is Levy's construction
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from cryptod.errors import DataError
 from cryptod.market import CLOSE, HIGH, HOUR, LOW, OPEN, VOLUME, Float32, Float64, Int64, Panel
@@ -53,18 +52,23 @@ LEVEL_TERMS: Final = 40
 WICK: Final = 0.09  # mean excess of high and low over the bridge's, in hourly standard deviations: trades at bid and ask
 
 # Mean of ln(volatility) by hour of day (UTC) and by day: the shape of spot crypto markets of 2022 and 2023, rounded.
-HOURS: Final = np.array(
-    [26, 10, -2, -14, -15, -14, -9, -8, -2, -7, -10, -8, 6, 16, 22, 17, 16, 5, 1, -1, -4, -7, -6, -7]
-)
+HOURS: Final = np.array([26, 10, -2, -14, -15, -14, -9, -8, -2, -7, -10, -8, 6, 16, 22, 17, 16, 5, 1, -1, -4, -7, -6, -7])
 DAYS: Final = np.array([5, 3, -15, -13, 7, 6, 7])  # from Thursday, the epoch's day of the week
 SEASON: Final = ((DAYS[:, None] + HOURS[None, :]) / 100.0).ravel().astype(np.float32)  # [168]
 
+# fmt: off
 NAMES: Final = (
-    "BTC ETH BNB SOL XRP DOGE ADA AVAX MATIC DOT LTC LINK TRX SHIB UNI ATOM ETC XLM BCH NEAR APT ARB OP FIL ICP AAVE ALGO VET HBAR QNT "
-    "EGLD SAND MANA AXS THETA EOS FTM GRT CHZ CRV SNX MKR RUNE LDO INJ FLOW KAVA NEO IOTA ZEC DASH XTZ MINA GALA ENJ BAT ZIL COMP 1INCH "
-    "LRC ONE HOT CELO ANKR IOTX ICX ONT QTUM WAVES KSM SUSHI YFI BAND SKL STORJ OCEAN RVN ZRX AUDIO MASK API3 DYDX IMX GMT APE JASMY ROSE "
-    "PEPE SUI STX CFX MAGIC BLUR HOOK AGIX FET RNDR WOO PEOPLE"
-).split()
+    "BTC", "ETH", "BNB", "SOL", "XRP", "DOGE", "ADA", "AVAX", "MATIC", "DOT", "LTC", "LINK",
+    "TRX", "SHIB", "UNI", "ATOM", "ETC", "XLM", "BCH", "NEAR", "APT", "ARB", "OP", "FIL",
+    "ICP", "AAVE", "ALGO", "VET", "HBAR", "QNT", "EGLD", "SAND", "MANA", "AXS", "THETA", "EOS",
+    "FTM", "GRT", "CHZ", "CRV", "SNX", "MKR", "RUNE", "LDO", "INJ", "FLOW", "KAVA", "NEO",
+    "IOTA", "ZEC", "DASH", "XTZ", "MINA", "GALA", "ENJ", "BAT", "ZIL", "COMP", "1INCH", "LRC",
+    "ONE", "HOT", "CELO", "ANKR", "IOTX", "ICX", "ONT", "QTUM", "WAVES", "KSM", "SUSHI", "YFI",
+    "BAND", "SKL", "STORJ", "OCEAN", "RVN", "ZRX", "AUDIO", "MASK", "API3", "DYDX", "IMX", "GMT",
+    "APE", "JASMY", "ROSE", "PEPE", "SUI", "STX", "CFX", "MAGIC", "BLUR", "HOOK", "AGIX", "FET",
+    "RNDR", "WOO", "PEOPLE",
+)
+# fmt: on
 PRICES: Final = {"BTC": 42_000.0, "ETH": 2_600.0, "BNB": 310.0, "SOL": 60.0, "XRP": 0.55, "DOGE": 0.08, "SHIB": 1.1e-5, "PEPE": 1.4e-6}
 
 
@@ -194,13 +198,13 @@ class GeneratedMarket:
         leader = f"{companion.follows}/USDT"
         group, place = self._places[leader]
         life = self._lives[symbol]
-        moved = companion.price * (self._column(leader, block) / self._traits_of(group).price[place]) ** companion.power
-        moved[:, :4] = np.maximum(np.round(moved[:, :4] / life.price_tick), 1.0) * life.price_tick
+        moved: Float64 = companion.price * (self._column(leader, block) / self._traits_of(group).price[place]) ** companion.power
+        moved[:, :VOLUME] = _in_steps(moved[:, :VOLUME], life.price_tick)
         if companion.power < 0:
             moved[:, [HIGH, LOW]] = moved[:, [LOW, HIGH]]
         turnover = companion.hourly_quote_volume / self._traits_of(group).quote_volume[place]
-        quote_volume = self._column(leader, block)[:, VOLUME] * self._column(leader, block)[:, CLOSE] * turnover
-        moved[:, VOLUME] = np.round(quote_volume / moved[:, CLOSE] / life.lot) * life.lot
+        led = self._column(leader, block)
+        moved[:, VOLUME] = _in_steps(led[:, VOLUME] * led[:, CLOSE] * turnover / moved[:, CLOSE], life.lot)
         return moved
 
     def _block(self, group: int, block: int) -> Float64:
@@ -223,9 +227,9 @@ class GeneratedMarket:
             random = self._random(group, 0, 3)
             rank = group * GROUP + np.arange(GROUP)
             beta = np.clip(random.normal(1.4, 0.22, GROUP), 0.7, 2.2)
-            own = 0.0062 * np.exp(random.normal(0.0, 0.3, GROUP))
+            own = np.exp(random.normal(np.log(0.0062), 0.3, GROUP))
             price = 10 ** random.uniform(-1.5, 1.5, GROUP)
-            quote_volume = 4e7 / (1 + rank) ** 1.1 * np.exp(random.normal(0.0, 0.2, GROUP))
+            quote_volume = np.exp(random.normal(np.log(4e7) - 1.1 * np.log(1 + rank), 0.2))
             if group == 0:
                 beta[:3], own[:3] = (1.0, 1.2, 1.0), (0.0018, 0.0030, 0.0035)
             if group == COMPANION_GROUP:
@@ -306,8 +310,10 @@ class GeneratedMarket:
         values = np.empty((BLOCK, GROUP, 5))
         logs = (open_, open_ + high, open_ + low, close)
         for column, log_price in zip((OPEN, HIGH, LOW, CLOSE), logs, strict=True):
-            values[:, :, column] = np.maximum(np.round(np.exp(log_price) / traits.tick), 1.0) * traits.tick
-        values[:, :, VOLUME] = self._volume(group, block, np.log(scale) - np.log(traits.own), high - low, scale, values[:, :, CLOSE], traits)
+            values[:, :, column] = _in_steps(np.exp(log_price), traits.tick)
+        values[:, :, VOLUME] = self._volume(
+            group, block, np.log(scale) - np.log(traits.own), high - low, scale, values[:, :, CLOSE], traits
+        )
         values.flags.writeable = False
         return values
 
@@ -340,11 +346,11 @@ class GeneratedMarket:
         noise = self._random(group, block, 5).standard_normal((BLOCK, GROUP), dtype=np.float32)
         surprise = np.log(span / scale) - 0.45
         log_quote = np.log(traits.quote_volume) + 1.2 * log_volatility - 0.5 + 0.45 * surprise + 0.4 * memory + 0.25 * noise
-        return np.asarray(np.maximum(np.round(np.exp(log_quote) / close / traits.lot), 1.0) * traits.lot)
+        return _in_steps(np.exp(log_quote) / close, traits.lot)
 
 
 def _filtered(innovations: Float32, phi: float) -> Float32:
-    """x[t] = phi x[t-1] + innovations[t] along the first axis, in place and by doubling: log2(memory) passes instead of a loop over hours."""
+    """x[t] = phi x[t-1] + innovations[t] along the first axis, in place, by doubling: log2(memory) passes, no loop over hours."""
     reach, weight = 1, phi
     while reach < len(innovations) and weight > 1e-4:
         innovations[reach:] += np.float32(weight) * innovations[:-reach]
@@ -352,13 +358,24 @@ def _filtered(innovations: Float32, phi: float) -> Float32:
     return innovations
 
 
-def _season(block: int) -> npt.NDArray[np.float32]:
+def _in_steps(numbers: Float64, step: Float64 | float) -> Float64:
+    """Rounded to multiples of ``step`` (a power of ten, at most 1), one at least.
+
+    Divided by the inverse, a whole number, so that each is the very float that its decimal text reads as: what comes over HTTP is equal
+    to what the market holds.
+    """
+    inverse = np.round(1 / np.asarray(step))
+    return np.asarray(np.maximum(np.round(numbers * inverse), 1.0) / inverse, dtype=np.float64)
+
+
+def _season(block: int) -> Float32:
     """ln(volatility) by hour of the week over the block, [BLOCK, 1]."""
-    return SEASON[(block * BLOCK + np.arange(BLOCK)) % len(SEASON), None]
+    hours = (block * BLOCK + np.arange(BLOCK)) % len(SEASON)
+    return np.take(SEASON, hours)[:, None]
 
 
 def _steps(price: float, quote_volume: float) -> tuple[float, float]:
     """Price tick (about a hundred-thousandth of the price) and lot, powers of ten down to 1e-8 as on Binance."""
-    tick = max(-8, int(np.floor(np.log10(price))) - 5)
+    tick = int(np.clip(np.floor(np.log10(price)) - 5, -8, 0))
     lot = int(np.clip(np.floor(np.log10(quote_volume / price)) - 4, -8, 0))
     return float(10.0**tick), float(10.0**lot)

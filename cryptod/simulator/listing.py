@@ -80,18 +80,19 @@ def panel_of(market: Market, symbols: tuple[str, ...], start: int, end: int) -> 
     return Panel(symbols, start, values, status)
 
 
-def unclosed(candle: Float64, fraction: float) -> Float64:
+def unclosed(candle: Float64, fraction: float, price_tick: float = 1e-8, lot: float = 1e-8) -> Float64:
     """The candle [5] as it stood when ``fraction`` (0..1) of its hour had passed.
 
-    The price is taken to go open, nearer extreme, farther extreme, close, in straight lines of a third of the hour each: the running high and low never
-    leave the final ones, and the volume grows in proportion.
+    The price is taken to go from open to low, high and close (high first when it falls), in straight lines of a third of the hour
+    each: the running high and low never leave the final ones, and the volume grows in proportion.
     """
     first, second = (LOW, HIGH) if candle[CLOSE] >= candle[OPEN] else (HIGH, LOW)
     corners = candle[[OPEN, first, second, CLOSE]]
     passed = corners[: int(min(fraction, 1.0) * 3) + 1]
-    price = float(np.interp(fraction * 3, range(4), corners))
+    price = round(float(np.interp(fraction * 3, range(4), corners)) / price_tick) * price_tick
+    price = min(max(price, candle[LOW]), candle[HIGH])
     row = np.empty(5)
     row[OPEN], row[CLOSE] = candle[OPEN], price
     row[HIGH], row[LOW] = max(price, passed.max()), min(price, passed.min())
-    row[VOLUME] = candle[VOLUME] * fraction
+    row[VOLUME] = min(round(candle[VOLUME] * fraction / lot) * lot, candle[VOLUME])
     return row
