@@ -1,0 +1,108 @@
+"""`train --follow`: enqueue a job and watch it to its end.
+
+Fed by the job's events; where none comes for a while the job itself is asked for, because an event may have been dropped.
+A terminal gets a bar that is redrawn; everything gets a line for each batch that is through.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptod.errors import RequestError
+from ctl import render
+
+if TYPE_CHECKING:
+    from ctl.main import Session
+
+PAUSE_S: Final = 2.0
+"""Silence after which the job is asked for."""
+_ENDED: Final = ("done", "failed", "cancelled")
+_CLEAR: Final = "\r\x1b[K"
+
+
+class Progress:
+    """What has been said of a job so far, and what there is to say now."""
+
+    def __init__(self, session: Session) -> None:
+        self._screen = session.screen
+        self._silent = bool(session.options.json)
+        self._live = session.screen.live and not self._silent
+        self._said: set[tuple[int, int, str]] = set()
+        self._state = ""
+        self._began: tuple[float, float] | None = None
+
+    def see(self, job: dict[str, Any]) -> None:
+        """Say what is new."""
+        if self._silent:
+            return
+        now = time.monotonic()
+        lines = []
+        if job["state"] != self._state and job["state"] not in _ENDED:
+            self._state = job["state"]
+            lines.append(f"{render.KIND_WORDS.get(job['kind'], job['kind'])} {job['id']} is {job['state']}")
+        for batch in job["batches"]:
+            mark = (batch["number"], batch["attempts"], batch["state"])
+            if batch["state"] != "waiting" and mark not in self._said:
+                self._said.add(mark)
+                lines.append(render.batch_line(batch, len(job["batches"])))
+        share = render.job_share(job)
+        if self._began is None and job["state"] == "running":
+            self._began = (now, share)
+        text = "".join(f"{line}\n" for line in lines)
+        if self._live:
+            text = _CLEAR + text
+            if self._began is not None and job["state"] == "running":
+                began, first = self._began
+                elapsed = now - began
+                rest = elapsed * (1 - share) / (share - first) if share - first > 0.02 and elapsed > 1 else None
+                text += render.progress_line(job, self._screen, elapsed, rest)
+        if text:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def end(self, job: dict[str, Any]) -> list[str]:
+        """The last line."""
+        elapsed = time.monotonic() - self._began[0] if self._began is not None else None
+        hint = [f"-> {job['hint']}"] if job["hint"] else []
+        return [render.job_end(job, elapsed), *hint]
+
+    def clear(self) -> None:
+        """Take the bar away."""
+        if self._live:
+            sys.stdout.write(_CLEAR)
+            sys.stdout.flush()
+
+
+def follow(session: Session, kind: str) -> int:
+    """Enqueue and watch; 0 if the job was done, 1 if it failed or was cancelled. Ctrl-C leaves the job running."""
+    client, progress = session.client, Progress(session)
+    client.call("subscribe", ["jobs"])
+    job = client.call("train", kind)
+    number = job["id"]
+    try:
+        progress.see(job)
+        while job["state"] not in _ENDED:
+            event = client.next_event(PAUSE_S)
+            if event is None:
+                job = _asked(session, number)
+            elif event.get("id") == number:
+                job = event
+            else:
+                continue
+            progress.see(job)
+    except KeyboardInterrupt:
+        progress.clear()
+        session.say(f"job {number} goes on; `cryptoctl cancel {number}` ends it")
+        raise
+    session.show(job, lambda: progress.end(job))
+    return 0 if job["state"] == "done" else 1
+
+
+def _asked(session: Session, number: int) -> dict[str, Any]:
+    jobs: list[dict[str, Any]] = session.client.call("jobs", 100)
+    for job in jobs:
+        if job["id"] == number:
+            return job
+    raise RequestError("not_found", f"job {number} is not known any more", hint="`cryptoctl jobs` lists the latest")

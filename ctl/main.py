@@ -1,0 +1,300 @@
+"""cryptoctl: asks the daemon on its socket, and shows what it says.
+
+The verbs are a table; what each of them takes on the command line comes from the protocol's own table of commands. Knows
+the client, the pages of `ctl.render` and the exit codes: 0 done, 1 refused, 2 wrong usage, 3 no daemon (`health`: 0 ok,
+1 warning, 2 error). It has to start, ask and print in some 50 ms, so what one verb alone needs is imported by that verb.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, NoReturn, get_type_hints
+
+from cryptod.client import Client
+from cryptod.errors import CryptodError, DaemonUnreachable
+from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, JOB_KINDS, TOP_KEYS
+from ctl import render
+from ctl.terminal import Screen, screen
+
+DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+HEALTH_CODES: Final = {"ok": 0, "warning": 1, "error": 2}
+
+
+class Usage(Exception):
+    """The command line is wrong: the sentence, and a hint."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message} ({hint})" if hint else message)
+
+
+class Session:
+    """One connection, one screen, one command line."""
+
+    def __init__(self, client: Client, options: argparse.Namespace, screen: Screen) -> None:
+        self.client, self.options, self.screen = client, options, screen
+
+    def now(self) -> int:
+        """The daemon's clock: a simulated one need not agree with this machine's."""
+        return int(self.client.call("ping")["now"])
+
+    def show(self, reply: Any, page: Callable[[], Iterable[str]]) -> None:
+        """The reply itself with ``--json``, else the page made of it."""
+        if self.options.json:
+            import json
+
+            sys.stdout.write(json.dumps(reply, ensure_ascii=False, indent=2 if self.screen.live else None) + "\n")
+        else:
+            sys.stdout.write("\n".join(page()) + "\n")
+
+    def say(self, text: str) -> None:
+        """A line on standard error that is no part of the answer."""
+        sys.stdout.flush()
+        sys.stderr.write(f"cryptoctl: {text}\n")
+
+
+class Verb(NamedTuple):
+    """One row: the words, the command of the protocol, what is done with its parameters, and more options."""
+
+    words: str
+    command: str
+    run: Callable[[Session, tuple[Any, ...]], int]
+    doc: str = ""
+    options: tuple[tuple[str, dict[str, Any]], ...] = ()
+    least: int = 0
+    """How many symbols have to be named."""
+
+
+def _page(command: str, draw: Callable[[Any, Screen, int], list[str]]) -> Callable[[Session, tuple[Any, ...]], int]:
+    """Ask one command and show its reply."""
+
+    def run(session: Session, parameters: tuple[Any, ...]) -> int:
+        reply = session.client.call(command, *parameters)
+        session.show(reply, lambda: draw(reply, session.screen, session.now()))
+        return DONE
+
+    return run
+
+
+def _ping(session: Session, parameters: tuple[Any, ...]) -> int:
+    session.client.call("ping")  # the first includes connecting
+    start = time.perf_counter()
+    reply = session.client.call("ping")
+    seconds = time.perf_counter() - start
+    session.show(reply, lambda: render.ping(reply, session.screen, seconds))
+    return DONE
+
+
+def _health(session: Session, parameters: tuple[Any, ...]) -> int:
+    reply = session.client.call("health")
+    session.show(reply, lambda: render.health(reply, session.screen, session.now()))
+    return HEALTH_CODES.get(reply["severity"], 2)
+
+
+def _get(session: Session, parameters: tuple[Any, ...]) -> int:
+    from ctl.render import forecast
+
+    return _forecasts(session, parameters[0], lambda reply: forecast(reply, session.screen, all_horizons=session.options.all))
+
+
+def _plot(session: Session, parameters: tuple[Any, ...]) -> int:
+    from ctl.plot import plot
+
+    return _forecasts(session, parameters[0], lambda reply: plot(reply, session.screen))
+
+
+def _forecasts(session: Session, symbols: list[str], draw: Callable[[Any], list[str]]) -> int:
+    """One coin: its forecast. Several: a block each, and on standard error those that were refused."""
+    if len(symbols) == 1:
+        reply = session.client.call("get", symbols[0])
+        session.show(reply, lambda: draw(reply))
+        return DONE
+    reply = session.client.call("get_many", symbols)
+    blocks = ["\n".join(draw(forecast)) for forecast in reply["forecasts"]] if not session.options.json else []
+    if blocks or session.options.json:
+        session.show(reply, lambda: ["\n\n".join(blocks)])
+    for error in reply["refused"].values():
+        session.say(f"{error['message']} ({error['hint']})" if error.get("hint") else error["message"])
+    return REFUSED if reply["refused"] else DONE
+
+
+def _top(session: Session, parameters: tuple[Any, ...]) -> int:
+    _, by, horizon = parameters
+    reply = session.client.call("top", *parameters)
+    session.show(reply, lambda: render.top(reply, session.screen, session.now(), by=by, horizon=horizon))
+    return DONE
+
+
+def _train(session: Session, parameters: tuple[Any, ...]) -> int:
+    if session.options.follow:
+        from ctl.follow import follow
+
+        return follow(session, parameters[0])
+    return _page("train", render.enqueued)(session, parameters)
+
+
+VERBS: Final = {
+    verb.words: verb
+    for verb in (
+        Verb("status", "status", _page("status", render.status)),
+        Verb("health", "health", _health),
+        Verb(
+            "get", "get_many", _get, "The forecast of a coin, or of several: the ranges of its price over the next hours.",
+            (("--all", {"action": "store_true", "help": "every hour ahead, not only 1, 2, 4, 8, 12 and 24"}),), least=1,
+        ),
+        Verb("plot", "get_many", _plot, "The forecast of a coin, drawn.", least=1),
+        Verb("top", "top", _top),
+        Verb("symbols", "symbols", _page("symbols", render.symbols)),
+        Verb(
+            "train", "train", _train,
+            options=(("--follow", {"action": "store_true", "help": "stay, show the progress, and exit with 1 if it fails"}),),
+        ),
+        Verb("jobs", "jobs", _page("jobs", render.jobs)),
+        Verb("cancel", "cancel", _page("cancel", render.cancelled)),
+        Verb("schedule", "schedule", _page("schedule", render.schedule)),
+        Verb("models list", "models", _page("models", render.models)),
+        Verb("models rollback", "models_rollback", _page("models_rollback", render.rolled_back)),
+        Verb("cache stats", "cache_stats", _page("cache_stats", render.cache_stats)),
+        Verb("cache pregenerate", "cache_pregenerate", _page("cache_pregenerate", render.cache_pregenerate)),
+        Verb("cache clear", "cache_clear", _page("cache_clear", render.cache_clear)),
+        Verb("ping", "ping", _ping),
+    )
+}  # fmt: skip
+GROUPS: Final = {verb.split()[0] for verb in VERBS if " " in verb}
+
+FIELDS: Final[dict[str, dict[str, Any]]] = {
+    "symbols": {"metavar": "SYMBOL", "type": str.upper, "help": "a coin: BTC/USDT, btcusdt, btc-usdt or BTC"},
+    "kind": {"choices": JOB_KINDS, "help": "incremental: a timid update of the current models; full: new ones from months of candles"},
+    "count": {"metavar": "N", "help": "how many (default: %(default)s)"},
+    "by": {"choices": TOP_KEYS, "help": "what to rank by (default: %(default)s)"},
+    "horizon": {"metavar": "HOURS", "help": "for how many hours ahead (default: %(default)s)"},
+    "limit": {"metavar": "N", "help": "how many (default: %(default)s)"},
+    "job": {"metavar": "ID", "help": "the number that `cryptoctl jobs` shows"},
+    "steps": {"metavar": "N", "help": "how many promotions (default: %(default)s)"},
+}
+"""How the parameters of the protocol look on the command line; their types and defaults are the protocol's."""
+POSITIONAL: Final = {"count"}
+"""Parameters with a default that are written without an option's name all the same: `top 5`."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Usage(message.removeprefix("argument "), f"`{self.prog} --help` shows what it takes")
+
+
+def parser(verb: Verb) -> argparse.ArgumentParser:
+    """The arguments of one verb, from the parameters of its command."""
+    command = COMMANDS[verb.command]
+    made = _Parser(prog=f"cryptoctl {verb.words}", description=verb.doc or command.doc, allow_abbrev=False)
+    hints = get_type_hints(command.request)
+    for field in command.request._fields:
+        words = {"type": int if hints[field] is int else str, **FIELDS[field]}
+        if hints[field] not in (int, str):
+            made.add_argument(field, nargs="+" if verb.least else "*", **words)
+        elif field not in command.request._field_defaults:
+            made.add_argument(field, **words)
+        elif field in POSITIONAL:
+            made.add_argument(field, nargs="?", default=command.request._field_defaults[field], **words)
+        else:
+            made.add_argument(f"--{field}", default=command.request._field_defaults[field], **words)
+    for name, words in verb.options:
+        made.add_argument(name, **words)
+    made.add_argument("--json", action="store_true", help="the daemon's reply as one JSON document")
+    made.add_argument("--socket", metavar="PATH", help=f"the daemon's socket (default: $CRYPTOD_SOCKET, then {DEFAULT_SOCKET})")
+    return made
+
+
+def usage() -> str:
+    """The page of `cryptoctl --help`."""
+    wide = max(len(words) for words in VERBS) + 2
+    lines = ["usage: cryptoctl [--json] [--socket PATH] VERB ...", "", "Asks the cryptod daemon on its socket.", ""]
+    lines += [f"  {verb.words:<{wide}}{verb.doc or COMMANDS[verb.command].doc}" for verb in VERBS.values()]
+    lines += [
+        "",
+        "`cryptoctl VERB --help` shows what a verb takes. `--json` gives the daemon's reply as it is.",
+        f"The socket is that of --socket, of $CRYPTOD_SOCKET, or {DEFAULT_SOCKET}.",
+        "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 no daemon; of `health`: 0 ok, 1 warning, 2 error.",
+    ]
+    return "\n".join(lines)
+
+
+def split(arguments: Sequence[str]) -> tuple[Verb, list[str]]:
+    """The verb of a command line, and what remains for its parser; options for all verbs may stand before it."""
+    rest = list(arguments)
+    before: list[str] = []
+    while rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        if option == "--socket":
+            if not rest:
+                raise Usage("--socket wants a path")
+            before += [option, rest.pop(0)]
+        elif option == "--json" or option.startswith("--socket="):
+            before.append(option)
+        else:
+            raise Usage(f"there is no option {option}", "`cryptoctl --help` lists the verbs, and `cryptoctl VERB --help` their options")
+    if not rest:
+        raise Usage("which verb?", "`cryptoctl --help` lists them")
+    words = rest.pop(0)
+    if words in GROUPS:
+        parts = [verb.split()[1] for verb in VERBS if verb.startswith(f"{words} ")]
+        if not rest or rest[0].startswith("-"):
+            raise Usage(f"{words} what?", f"one of {', '.join(parts)}")
+        words = f"{words} {rest.pop(0)}"
+    if words not in VERBS:
+        raise Usage(f"there is no verb {words!r}", _meant(words))
+    return VERBS[words], before + rest
+
+
+def _meant(words: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(words.lower(), VERBS, n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else "`cryptoctl --help` lists them"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out one command line; errors are raised."""
+    if arguments and arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(parser(split(arguments[1:])[0]).format_help() if len(arguments) > 1 else usage() + "\n")
+        return DONE
+    if list(arguments) == ["--version"]:
+        from cryptod import __version__
+
+        sys.stdout.write(f"cryptoctl {__version__}\n")
+        return DONE
+    verb, rest = split(arguments)
+    options = parser(verb).parse_args(rest)
+    given = (getattr(options, field) for field in COMMANDS[verb.command].request._fields)
+    parameters = tuple(None if value == [] else value for value in given)  # no coin named: all of them
+    path = options.socket or os.environ.get("CRYPTOD_SOCKET") or DEFAULT_SOCKET
+    with Client(path) as client:
+        return verb.run(Session(client, options, screen(sys.stdout, os.environ)), parameters)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command line and say what went wrong; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if (stream.encoding or "").lower().replace("-", "") != "utf8" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        try:
+            code = run(sys.argv[1:] if arguments is None else arguments)
+        except Usage as error:
+            sys.stderr.write(f"cryptoctl: {error}\n")
+            code = USAGE
+        except DaemonUnreachable as error:
+            sys.stderr.write(f"cryptoctl: {error}\n")
+            code = UNREACHABLE
+        except CryptodError as error:
+            sys.stderr.write(f"cryptoctl: {error}\n")
+            code = REFUSED
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has seen enough; the interpreter would complain when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED

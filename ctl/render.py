@@ -1,0 +1,468 @@
+"""The daemon's replies as pages: one function a verb, plain figures in, lines of text out.
+
+Knows the shapes of the replies, which its docstrings define (times: UTC ms, durations: seconds, sizes: bytes, shares:
+of one; a key may be missing, then its row is), and no socket. ``now`` is the daemon's clock: the ages are its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ctl.terminal import Screen, bar, clean, spark, wrap
+from ctl.units import PriceScale, ago, counted, duration, number, percent, price, size, stamp
+
+Map = dict[str, Any]
+HORIZONS = (1, 2, 4, 8, 12, 24)
+FAN = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
+"""The levels that bound 95, 80 and 50 % of the outcomes, and the median."""
+SEVERITY_PAINT = {"ok": "green", "warning": "yellow", "error": "red"}
+STATE_PAINT = {"running": "cyan", "done": "green", "failed": "red", "cancelled": "dim", "queued": "yellow"}
+KIND_WORDS = {"incremental": "incremental update", "full": "full retrain"}
+
+
+def _facts(screen: Screen, rows: list[tuple[str, str]]) -> list[str]:
+    """Names on the left, sentences on the right, wrapped under themselves."""
+    wide = max((len(name) for name, _ in rows), default=0) + 2
+    lines = []
+    for name, text in rows:
+        first, *rest = wrap(text, screen.width - wide) or [""]
+        lines.append(screen.paint(name, "bold") + " " * (wide - len(name)) + first)
+        lines += [" " * wide + line for line in rest]
+    return lines
+
+
+def _names(symbols: list[str], most: int = 6) -> str:
+    return ", ".join(symbols[:most]) + (f" and {len(symbols) - most} more" if len(symbols) > most else "")
+
+
+# --- status ---------------------------------------------------------------------------------------------------------
+
+
+def status(reply: Map, screen: Screen, now: int) -> list[str]:
+    """Everything at a glance.
+
+    ``{now, process: {version, pid, started, uptime, ready, state, clock}, health: {severity, conditions: [condition]},
+    candles: {symbols, candles, newest_close, stale: [symbol]}, models: {generation, promoted_at, checkpoints, coins,
+    refused: {name: why}}, cache: (see `cache_stats`), training: {running: job | nil, queued: int, last_full,
+    last_incremental}, schedule: (see `schedule`), ledger: {issues, first, last, bytes}, memory: {pss_total, pss_daemon,
+    pss_children, peak_total, limit}, cpu: {percent}, disk: {path, used, free}, exchange: {id, url, last_collect,
+    new_candles, seconds, error}}``
+    """
+    process = reply.get("process", {})
+    state = process.get("state") or ("ready" if process.get("ready") else "starting")
+    facts = [f"up {duration(process['uptime'])}"] if "uptime" in process else []
+    facts += [f"pid {process['pid']}"] if "pid" in process else []
+    facts += [f"{stamp(now)}"]
+    facts += [f"clock {process['clock']}"] if process.get("clock") not in (None, "", "system") else []
+    head = screen.paint(f"cryptod {process.get('version', '')}".rstrip(), "bold")
+    lines = [f"{head}  {screen.paint(state, 'green' if state == 'ready' else 'yellow')}, {', '.join(facts)}", ""]
+    rows = [(name, text) for name, key, row in _STATUS if reply.get(key) is not None and (text := row(reply[key], now))]
+    lines += _facts(screen, rows)
+    found = reply.get("health", {}).get("conditions", [])
+    return [*lines, "", *_conditions(found, screen, now)] if found else lines
+
+
+def _status_health(health: Map, now: int) -> str:
+    found = health.get("conditions", [])
+    return f"{health['severity']}, {counted(len(found), 'condition')}:" if found else f"{health['severity']}, no conditions"
+
+
+def _status_candles(candles: Map, now: int) -> str:
+    stale = candles.get("stale", [])
+    count = f", {number(candles['candles'])} candles" if candles.get("candles") else ""
+    newest = candles.get("newest_close")
+    closed = f"; the newest closed {stamp(newest)}, {ago(newest, now)}" if newest else "; none yet"
+    return f"{counted(candles.get('symbols', 0), 'coin')}{count}{closed}" + (f"; {len(stale)} stale: {_names(stale)}" if stale else "")
+
+
+def _status_models(models: Map, now: int) -> str:
+    if not models.get("checkpoints"):
+        return "none yet"
+    refused = models.get("refused") or {}
+    return (
+        f"{counted(models['checkpoints'], 'model')} for {counted(models.get('coins', 0), 'coin')}, generation {models['generation']},"
+        f" promoted {ago(models['promoted_at'], now)}" + (f"; refused: {', '.join(refused)}" if refused else "")
+    )
+
+
+def _status_cache(cache: Map, now: int) -> str:
+    refreshed = f"; refreshed {ago(cache.get('last_refresh'), now)}" if cache.get("last_refresh") else ""
+    took = f" in {duration(cache['refresh_seconds'])}" if refreshed and cache.get("refresh_seconds") else ""
+    return (
+        f"{counted(cache.get('entries', 0), 'entry', 'entries')}, {counted(cache.get('hits', 0), 'hit')},"
+        f" {counted(cache.get('misses', 0), 'miss', 'misses')}{refreshed}{took}"
+    )
+
+
+def _status_training(training: Map, now: int) -> str:
+    running, queued = training.get("running"), training.get("queued", 0)
+    what = job_line(running, now) if running else "idle"
+    waits = f"; {counted(queued, 'job')} waiting" if queued else ""
+    full, incremental = training.get("last_full"), training.get("last_incremental")
+    return f"{what}{waits}; last full retrain {ago(full, now)}, last incremental update {ago(incremental, now)}"
+
+
+def _status_schedule(rows: list[Map], now: int) -> str:
+    coming = sorted((row["next"], row["name"]) for row in rows if row.get("enabled") and row.get("next"))
+    return ", ".join(f"{name} {ago(when, now)}" for when, name in coming)
+
+
+def _status_ledger(ledger: Map, now: int) -> str:
+    if not ledger.get("issues"):
+        return "empty"
+    return f"{counted(ledger['issues'], 'issue')} since {stamp(ledger['first'])}, {size(ledger['bytes'])}"
+
+
+def _status_memory(memory: Map, now: int) -> str:
+    limit = f" of {size(memory['limit'])}" if memory.get("limit") else ""
+    parts = f"daemon {size(memory['pss_daemon'])}, children {size(memory['pss_children'])}"
+    peak = f"; at most {size(memory['peak_total'])}" if memory.get("peak_total") else ""
+    return f"{size(memory['pss_total'])}{limit} ({parts}){peak}"
+
+
+def _status_cpu(cpu: Map, now: int) -> str:
+    return f"{cpu['percent']:.0f} % of one core"
+
+
+def _status_disk(disk: Map, now: int) -> str:
+    return f"{size(disk['used'])} in {disk['path']}, {size(disk['free'])} free"
+
+
+def _status_exchange(exchange: Map, now: int) -> str:
+    where = f" at {exchange['url']}" if exchange.get("url") else ""
+    last = f", asked {ago(exchange.get('last_collect'), now)}"
+    news = f": {counted(exchange['new_candles'], 'new candle')} in {duration(exchange['seconds'])}" if "new_candles" in exchange else ""
+    return f"{exchange['id']}{where}{last}{news}" + (f"; {exchange['error']}" if exchange.get("error") else "")
+
+
+_STATUS = (
+    ("Health", "health", _status_health),
+    ("Exchange", "exchange", _status_exchange),
+    ("Candles", "candles", _status_candles),
+    ("Models", "models", _status_models),
+    ("Forecasts", "cache", _status_cache),
+    ("Training", "training", _status_training),
+    ("Next", "schedule", _status_schedule),
+    ("Ledger", "ledger", _status_ledger),
+    ("Memory", "memory", _status_memory),
+    ("CPU", "cpu", _status_cpu),
+    ("Disk", "disk", _status_disk),
+)
+
+
+# --- health ---------------------------------------------------------------------------------------------------------
+
+
+def health(reply: Map, screen: Screen, now: int) -> list[str]:
+    """``{severity: ok | warning | error, conditions: [{name, severity, text, remedy, since}]}``"""
+    severity, found = reply["severity"], reply["conditions"]
+    head = screen.paint(severity, SEVERITY_PAINT.get(severity, ""))
+    if not found:
+        return [f"{head}: no conditions"]
+    return [f"{head}: {counted(len(found), 'condition')}", "", *_conditions(found, screen, now)]
+
+
+def _conditions(found: list[Map], screen: Screen, now: int) -> list[str]:
+    lines = []
+    for row in found:
+        paint = SEVERITY_PAINT.get(row["severity"], "")
+        lines.append(f"{screen.paint(row['severity'], paint)}  {screen.paint(row['name'], 'bold')}, since {ago(row['since'], now)}")
+        lines += [f"  {line}" for line in wrap(row["text"], screen.width - 2)]
+        lines += [f"  {line}" for line in wrap(f"-> {row['remedy']}", screen.width - 2, "   ")]
+    return lines
+
+
+# --- forecasts ------------------------------------------------------------------------------------------------------
+
+
+def forecast(reply: Map, screen: Screen, *, all_horizons: bool = False) -> list[str]:
+    """The fan of one coin, in price.
+
+    ``{symbol, cutoff, issued, expires, model, close, horizons [H], levels [L], quantiles [H][L] (cumulative log return),
+    prices [H][L], p_up [H], volatility [H] (of the log return), expected_return [H], score, flags: [str], age, stale,
+    reason: str | nil}``
+    """
+    now = int(reply["issued"] + 1000 * reply["age"])
+    quote = reply["symbol"].partition("/")[2]
+    scale = PriceScale(reply["close"], quote)
+    head = f"{screen.paint(reply['symbol'], 'bold')}  {price(reply['close'])} {quote} at {stamp(reply['cutoff'])}"
+    lines = [f"{head}; forecast made {duration(reply['age'])} ago"]
+    if reply["stale"]:
+        lines += [screen.paint(line, "yellow") for line in wrap(f"stale: {reply['reason'] or 'no reason given'}", screen.width, "       ")]
+    levels = reply["levels"]
+    columns = [min(range(len(levels)), key=lambda i: abs(levels[i] - level)) for level in FAN]
+    rows = []
+    for i, horizon in enumerate(reply["horizons"]):
+        if all_horizons or horizon in HORIZONS:
+            fan: list[str | tuple[str, str]] = [scale(reply["prices"][i][column]) for column in columns]
+            fan[3] = (str(fan[3]), "bold")
+            rows.append([f"{horizon} h", *fan, percent(reply["p_up"][i]), percent(reply["volatility"][i], 2)])
+    heads = ["In", "2.5 %", "10 %", "25 %", "Median", "75 %", "90 %", "97.5 %", "P(up)", "Volatility"]
+    table = screen.table(rows, ">" * 10, heads)
+    lines += ["", *_brackets(screen, heads, rows), *table, ""]
+    lines.append(f"Prices in {scale.unit}. Volatility is that of the return up to then.")
+    flags = f"; {', '.join(reply['flags'])}" if reply["flags"] else ""
+    expiry = "expired" if reply["expires"] <= now else "expires"
+    facts = f"Model {reply['model']}, score {reply['score']:+.2f}, {expiry} {ago(reply['expires'], now)}{flags}"
+    return lines + wrap(facts, screen.width)
+
+
+def _brackets(screen: Screen, heads: list[str], rows: list[list[Any]]) -> list[str]:
+    """Which columns hold 95, 80 and 50 % of the outcomes between them."""
+    texts = [[cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows]
+    widths = [max(len(head), *(len(row[i]) for row in texts)) if texts else len(head) for i, head in enumerate(heads)]
+    ends = [sum(widths[: i + 1]) + 2 * i for i in range(len(widths))]
+    lines = []
+    for first, last, text in ((1, 7, " 95 % of outcomes "), (2, 6, " 80 % "), (3, 5, " 50 % ")):
+        start = ends[first] - widths[first]
+        inner = text.center(ends[last] - start - 2, "─")
+        lines.append(screen.paint(" " * start + "┌" + inner + "┐", "dim"))
+    return lines
+
+
+def top(rows: list[Map], screen: Screen, now: int, *, by: str, horizon: int) -> list[str]:
+    """``[{symbol, close, cutoff, horizon, score, p_up, volatility, expected_return, path [H], stale: bool}]``, best first.
+
+    ``p_up``, ``volatility`` and ``expected_return`` are those at ``horizon``; ``path`` is the expected cumulative log return
+    at each horizon, for the sparkline.
+    """
+    if not rows:
+        return ["no forecasts yet"]
+    words = {"p_up": "P(up)", "expected_return": "expected return"}.get(by, by)
+    lines = [f"Top {len(rows)} by {words}, {horizon} h ahead; candles up to {stamp(max(row['cutoff'] for row in rows))}", ""]
+    keys = ("score", "p_up", "expected_return", "volatility")
+    heads = ["#", "Coin", "Close", "Score", "P(up)", "Expected", "Volatility", "Path"]
+    table: list[list[str | tuple[str, str]]] = []
+    for i, row in enumerate(rows, start=1):
+        figures = (
+            f"{row['score']:+.2f}",
+            percent(row["p_up"]),
+            percent(row["expected_return"], 2, sign=True),
+            percent(row["volatility"], 2),
+        )
+        paint = "green" if row["expected_return"] > 0 else "red"
+        cells = [(text, "bold" if key == by else paint if key == "expected_return" else "") for text, key in zip(figures, keys)]
+        path = (spark([0.0, *row["path"]], 12), paint)
+        table.append([str(i), row["symbol"] + (" *" if row["stale"] else ""), price(row["close"]), *cells, path])
+    lines += screen.table(table, "><>>>>><", heads)
+    quotes = sorted({row["symbol"].partition("/")[2] for row in rows})
+    lines += ["", f"Close in {' or '.join(quotes)}; Path: the expected return over the next {len(rows[0]['path'])} h."]
+    return [*lines, "* stale: `cryptoctl get` says why."] if any(row["stale"] for row in rows) else lines
+
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+def jobs(rows: list[Map], screen: Screen, now: int) -> list[str]:
+    """``[job]``, newest first.
+
+    job: ``{id, kind, state: queued | running | done | failed | cancelled, reason, created, started, ended, seconds,
+    cutoff, progress: {stage, done, total, text}, batches: [{number, coins, state: waiting | done | failed, attempts,
+    checkpoint, promoted, reason, figures: {name: figure}, left_out: {symbol: why}, seconds}], error, hint, peak_rss}``
+    """
+    if not rows:
+        return ["no jobs yet"]
+    table: list[list[str | tuple[str, str]]] = []
+    for job in rows:
+        batches = job["batches"]
+        through = f"{sum(batch['state'] == 'done' for batch in batches)}/{len(batches)}" if batches else "-"
+        state = (job["state"], STATE_PAINT.get(job["state"], ""))
+        took = duration(_seconds(job, now)) if job["started"] else "-"
+        table.append([str(job["id"]), job["kind"], state, ago(job["started"] or job["created"], now), took, through, job_text(job)])
+    lines = screen.table(table, "><<>>><", ["ID", "Kind", "State", "Started", "Took", "Batches", "What"], fold=True)
+    for job in rows:
+        if job["error"]:
+            hint = f" ({job['hint']})" if job["hint"] else ""
+            lines += ["", *wrap(f"{job['id']}: {job['error']}{hint}", screen.width, "  ")]
+    return lines
+
+
+def _seconds(job: Map, now: int) -> float:
+    return float(job["seconds"] if job["ended"] else max(0, now - job["started"]) / 1000)
+
+
+def job_text(job: Map) -> str:
+    """What there is to say of a job in a few words: what it is doing, or why it was started."""
+    progress = job["progress"]
+    if job["state"] == "running" and (progress["stage"] or progress["text"]):
+        text = progress["text"] or progress["stage"]
+        share = f", {percent(progress['done'] / progress['total'], 0)}" if progress["total"] else ""
+        return clean(f"{text}{share}")
+    return clean(str(job["reason"]))
+
+
+def job_line(job: Map, now: int) -> str:
+    """One line of a running or waiting job: ``full retrain 12, batch 2 of 4: fitting, 62 %, since 20 s``."""
+    name = f"{KIND_WORDS.get(job['kind'], job['kind'])} {job['id']}"
+    if job["state"] != "running":
+        return f"{name} {job['state']}"
+    batches = job["batches"]
+    done = sum(batch["state"] != "waiting" for batch in batches)
+    where = f", batch {min(done + 1, len(batches))} of {len(batches)}" if batches else ""
+    return f"{name}{where}: {job_text(job)}, for {duration(_seconds(job, now))}"
+
+
+def progress_line(job: Map, screen: Screen, elapsed: float, rest: float | None) -> str:
+    """The line that `train --follow` redraws: a bar over all batches, what is being done, and an estimate of the rest."""
+    share = job_share(job)
+    batches = job["batches"]
+    done = sum(batch["state"] != "waiting" for batch in batches)
+    where = f"batch {min(done + 1, len(batches))} of {len(batches)}" if batches else job["state"]
+    text = clean(str(job["progress"]["text"] or job["progress"]["stage"])) if job["state"] == "running" else ""
+    what = f", {text}" if text else ""
+    left = f", about {duration(rest)} left" if rest is not None else ""
+    line = f"{bar(share, max(8, min(30, screen.width - 60)))} {percent(share, 0):>5}  {where}{what}; {duration(elapsed)}{left}"
+    return line if len(line) < screen.width else line[: screen.width - 2] + "…"
+
+
+def job_share(job: Map) -> float:
+    """How much of a job is through, 0 to 1: whole batches, and the running batch as far as it says."""
+    batches, progress = job["batches"], job["progress"]
+    if job["state"] == "done":
+        return 1.0
+    part = min(1.0, float(progress["done"]) / float(progress["total"])) if progress["total"] else 0.0
+    if not batches:
+        return part
+    done = sum(batch["state"] != "waiting" for batch in batches)
+    return min(1.0, (float(done) + (part if done < len(batches) else 0.0)) / len(batches))
+
+
+def batch_line(batch: Map, total: int) -> str:
+    """``batch 2 of 4: 25 coins in 4.1 s, promoted as full-7-b2``"""
+    head = f"batch {batch['number']} of {total}: {counted(batch['coins'], 'coin')}"
+    if batch["state"] == "failed":
+        return f"{head} failed: {clean(batch['reason'])}"
+    fate = f"promoted as {batch['checkpoint']}" if batch["promoted"] else "not promoted"
+    why = f" ({clean(batch['reason'])})" if batch["reason"] else ""
+    left = f"; left out: {_names(sorted(batch['left_out']))}" if batch.get("left_out") else ""
+    return f"{head} in {duration(batch['seconds'])}, {fate}{why}{left}"
+
+
+def job_end(job: Map, elapsed: float | None = None) -> str:
+    """The last line of a job: ``full retrain 12 done in 18 s, 4 of 4 batches promoted, peak memory 310 MB``."""
+    name = f"{KIND_WORDS.get(job['kind'], job['kind'])} {job['id']}"
+    text = f"{name} {job['state']}"
+    if job["started"]:
+        text += f" in {duration(job['seconds'] if elapsed is None else elapsed)}"
+    if job["batches"]:
+        text += f", {sum(batch['promoted'] for batch in job['batches'])} of {counted(len(job['batches']), 'batch', 'batches')} promoted"
+    if job["peak_rss"]:
+        text += f", peak memory {size(job['peak_rss'])}"
+    return text + (f": {clean(job['error'])}" if job["error"] else "")
+
+
+def enqueued(job: Map, screen: Screen, now: int) -> list[str]:
+    """The reply of ``train``: a job."""
+    return [f"{KIND_WORDS.get(job['kind'], job['kind'])} {job['id']} is {job['state']}; `cryptoctl jobs` shows how it goes"]
+
+
+def cancelled(job: Map, screen: Screen, now: int) -> list[str]:
+    """The reply of ``cancel``: a job."""
+    return [f"{KIND_WORDS.get(job['kind'], job['kind'])} {job['id']} is {job['state']}"]
+
+
+# --- schedule, cache, models, coins ---------------------------------------------------------------------------------
+
+
+def schedule(rows: list[Map], screen: Screen, now: int) -> list[str]:
+    """``[{name, cron, lead (seconds earlier than cron says), enabled, last, next}]``"""
+    table: list[list[str | tuple[str, str]]] = []
+    for row in rows:
+        cron = row["cron"] + (f" less {duration(row['lead'])}" if row.get("lead") else "")
+        coming = (stamp(row["next"], zone=False), ago(row["next"], now)) if row["enabled"] else ("off", "")
+        last = ago(row["last"], now)
+        table.append([row["name"], cron, last, (coming[0], "" if row["enabled"] else "dim"), coming[1]])
+    return screen.table(table, "<<<<<", ["Name", "Cron (UTC)", "Last run", "Next run (UTC)", ""])
+
+
+def cache_stats(reply: Map, screen: Screen, now: int) -> list[str]:
+    """``{entries, hits, misses, expired, ttl_hours, pregenerate_ttl_hours, last_refresh, refresh_seconds, bytes}``"""
+    asked = reply["hits"] + reply["misses"] + reply.get("expired", 0)
+    rows = [
+        ("Entries", number(reply["entries"])),
+        ("Hits", number(reply["hits"]) + (f" ({percent(reply['hits'] / asked)})" if asked else "")),
+        ("Misses", number(reply["misses"])),
+        ("Expired", f"{number(reply['expired'])} found too old when asked for") if "expired" in reply else ("", ""),
+        ("Kept for", f"{reply['ttl_hours']} h, {reply['pregenerate_ttl_hours']} h when pre-generated")
+        if "ttl_hours" in reply
+        else ("", ""),
+        ("Refreshed", _refreshed(reply, now)),
+        ("Size", size(reply["bytes"])) if reply.get("bytes") else ("", ""),
+    ]
+    return _facts(screen, [row for row in rows if row[0]])
+
+
+def _refreshed(reply: Map, now: int) -> str:
+    took = f", in {duration(reply['refresh_seconds'])}" if reply.get("refresh_seconds") else ""
+    return ago(reply.get("last_refresh"), now) + took
+
+
+def cache_pregenerate(reply: Map, screen: Screen, now: int) -> list[str]:
+    """``{forecasts, seconds}``"""
+    return [f"{counted(reply['forecasts'], 'forecast')} computed in {duration(reply['seconds'])}"]
+
+
+def cache_clear(reply: Map, screen: Screen, now: int) -> list[str]:
+    """``{dropped}``"""
+    return [f"{counted(reply['dropped'], 'forecast')} dropped; the next `get` of a coin computes it anew"]
+
+
+def models(reply: Map, screen: Screen, now: int) -> list[str]:
+    """``{generation, promoted_at, current: [model], history: [{generation, promoted_at, checkpoints: [name]}], refused: {name: why}}``
+
+    model: ``{name, kind, cutoff, created, coins (trained), served (now served by it), figures: {name: figure}}``;
+    shown of the figures is ``skill``, the share by which the CRPS is below the reference's.
+    """
+    if not reply["current"]:
+        return ["no models yet; the first training starts by itself once candles are in: `cryptoctl jobs`"]
+    lines = []
+    if "generation" in reply:
+        lines += [f"Generation {reply['generation']}, promoted {ago(reply['promoted_at'], now)}", ""]
+    rows = []
+    for model in reply["current"]:
+        skill = percent((model.get("figures") or {}).get("skill"), 2, sign=True)
+        coins = f"{model['served']} of {model['coins']}" if "served" in model else str(model["coins"])
+        rows.append([model["name"], model["kind"], coins, stamp(model["cutoff"], zone=False), skill])
+    lines += screen.table(rows, "<<>>>", ["Model", "Kind", "Coins served", "Cutoff (UTC)", "Skill"])
+    for name, why in (reply.get("refused") or {}).items():
+        lines += [screen.paint(line, "yellow") for line in wrap(f"refused: {name}: {why}", screen.width, "  ")]
+    history = reply.get("history", [])
+    if history:
+        lines += ["", screen.paint("Earlier, for `cryptoctl models rollback`", "bold")]
+        for row in history:
+            lines += wrap(
+                f"  generation {row['generation']}, promoted {stamp(row['promoted_at'])}: {', '.join(row['checkpoints'])}",
+                screen.width,
+                "    ",
+            )
+    return lines
+
+
+def rolled_back(reply: Map, screen: Screen, now: int) -> list[str]:
+    """The reply of ``models rollback``, as that of ``models``."""
+    return ["rolled back", "", *models(reply, screen, now)]
+
+
+def symbols(reply: Map, screen: Screen, now: int) -> list[str]:
+    """``{followed: [{symbol, newest_close, stale: bool, reason, model: str | nil}], left_out: {symbol: why}}``
+
+    ``followed`` stands in the order of quote volume; ``reason`` says why it is stale or has no model.
+    """
+    followed = reply["followed"]
+    rows: list[list[str | tuple[str, str]]] = []
+    for coin in followed:
+        trouble = "stale" if coin["stale"] else "" if coin["model"] else "no model"
+        text = ": ".join(filter(None, (trouble, coin["reason"] or "")))
+        rows.append([coin["symbol"], stamp(coin["newest_close"], zone=False), coin["model"] or "-", (text, "yellow")])
+    lines = screen.table(rows, "<<<<", ["Coin", "Candles to (UTC)", "Model", ""], fold=True)
+    lines += ["", f"{counted(len(followed), 'coin')} followed, {len(reply['left_out'])} left out"]
+    wide = max((len(symbol) for symbol in reply["left_out"]), default=0)
+    for symbol, why in sorted(reply["left_out"].items()):
+        first, *rest = wrap(why, screen.width - wide - 4) or [""]
+        lines += [f"  {symbol:<{wide}}  {first}", *(" " * (wide + 4) + line for line in rest)]
+    return lines
+
+
+def ping(reply: Map, screen: Screen, seconds: float) -> list[str]:
+    """``{version, protocol, now, pid}``"""
+    return [f"cryptod {reply['version']} (pid {reply['pid']}) answered in {duration(seconds)}"]

@@ -1,0 +1,107 @@
+"""What is drawn with: paint, aligned tables, bars, sparklines; plain text where there is no terminal.
+
+Knows widths and escape sequences, and nothing of what is shown. Built by hand because cryptoctl has to start, ask and
+print in some 50 ms; a table library alone takes longer to import.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import TextIO
+
+    Cell = str | tuple[str, str]
+    """Text, or text and the name of its paint."""
+
+PAINTS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_SPARKS = "▁▂▃▄▅▆▇█"
+_PARTS = " ▏▎▍▌▋▊▉"
+
+
+class Screen:
+    """Where a page is drawn: its width in columns, whether it is a terminal, and whether it has colours."""
+
+    def __init__(self, *, width: int = 80, height: int = 24, colour: bool = False, live: bool = False) -> None:
+        self.width, self.height, self.colour, self.live = width, height, colour, live
+
+    def paint(self, text: str, name: str) -> str:
+        return f"\x1b[{PAINTS[name]}m{text}\x1b[0m" if self.colour and name and text else text
+
+    def table(self, rows: Iterable[Sequence[Cell]], align: str, heads: Sequence[str] = (), *, fold: bool = False) -> list[str]:
+        """Lines of columns, two spaces apart; ``align`` has ``<`` or ``>`` for each.
+
+        With ``fold`` the last column is wrapped where it would leave the screen.
+        """
+        grid: list[list[tuple[str, str]]] = [[(head, "bold") for head in heads]] if heads else []
+        grid += [[(clean(cell), "") if isinstance(cell, str) else (clean(cell[0]), cell[1]) for cell in row] for row in rows]
+        widths = [max((len(row[i][0]) for row in grid if i < len(row)), default=0) for i in range(len(align))]
+        before = sum(widths[:-1]) + 2 * (len(widths) - 1)
+        lines = []
+        for row in grid:
+            cells = []
+            *first, (text, paint) = row
+            for i, (cell, name) in enumerate(first):
+                pad = " " * (widths[i] - len(cell))
+                cells.append(pad + self.paint(cell, name) if align[i] == ">" else self.paint(cell, name) + pad)
+            head, *more = (wrap(text, max(16, self.width - before)) if fold else [text]) or [""]
+            pad = " " * (widths[-1] - len(head)) if align[-1] == ">" else ""
+            lines.append("  ".join([*cells, pad + self.paint(head, paint)]).rstrip())
+            lines += [" " * before + self.paint(line, paint) for line in more]
+        return lines
+
+
+def screen(stream: TextIO, environ: Mapping[str, str]) -> Screen:
+    """The screen behind ``stream``: a terminal's own size and colours (unless NO_COLOR or TERM=dumb), else 80 plain columns."""
+    if not stream.isatty():
+        return Screen(width=_figure(environ.get("COLUMNS"), 80))
+    try:
+        width, height = os.get_terminal_size(stream.fileno())
+    except OSError:
+        width, height = 80, 24
+    dumb = environ.get("TERM", "dumb") == "dumb"
+    return Screen(width=width or 80, height=height or 24, colour=not dumb and not environ.get("NO_COLOR"), live=not dumb)
+
+
+def _figure(text: str | None, otherwise: int) -> int:
+    return int(text) if text and text.isdigit() and 20 <= int(text) <= 1000 else otherwise
+
+
+def clean(text: str) -> str:
+    """Text that may come from an exchange, without anything that moves a cursor."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " if c in "\n\t" else "?" for c in text)
+
+
+def wrap(text: str, width: int, indent: str = "") -> list[str]:
+    """Words in lines of at most ``width`` columns; the lines after the first begin with ``indent``."""
+    lines, line = [], ""
+    for word in clean(text).split():
+        if line.strip() and len(line) + 1 + len(word) > width:
+            lines.append(line)
+            line = indent + word
+        else:
+            line = f"{line} {word}" if line.strip() else line + word
+    return [*lines, line] if line.strip() else lines
+
+
+def spark(values: Sequence[float], width: int) -> str:
+    """A sparkline of ``width`` characters, from the least to the greatest value; every value counts once."""
+    if not values:
+        return ""
+    width = min(width, len(values))
+    edges = [round(i * len(values) / width) for i in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, high = min(means), max(means)
+    if not high > low:
+        return _SPARKS[0] * width
+    return "".join(_SPARKS[min(7, int(8 * (mean - low) / (high - low)))] for mean in means)
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of ``width`` characters, drawn to an eighth of one."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    full, part = divmod(eighths, 8)
+    return ("█" * full + (_PARTS[part] if part else "")).ljust(width, "·")
