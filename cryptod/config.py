@@ -26,7 +26,7 @@ __all__ = ["DEFAULT_PATH", "Config", "Loaded", "check_config", "documented", "lo
 DEFAULT_PATH: Final = Path("/etc/cryptod/cryptod.toml")
 MAX_BYTES: Final = 256 * 1024
 """A configuration file larger than this is not one (the documented one has about 8 kB)."""
-_DEEP: Final = re.compile(r"^[\s\[]*(?:[^\s.=#]+[ \t]*\.[ \t]*){8}", re.MULTILINE)
+_DEEP: Final = re.compile(r"^[ \t\[]*(?:[^\s.=#]+[ \t]*\.[ \t]*){8}", re.MULTILINE)
 """A dotted key or table name of more than eight parts."""
 NOT_SETTINGS: Final = {
     "CRYPTOD_CANDLES": "folder of recorded candles, for tests and benchmarks",
