@@ -60,7 +60,7 @@ def plot(forecast: Map, screen: Screen) -> list[str]:
     fan = Fan(forecast)
     quote = forecast["symbol"].partition("/")[2]
     scale = PriceScale(forecast["close"], quote)
-    height = max(_MIN_HEIGHT, min(_MAX_HEIGHT, screen.height - 9))
+    height = max(_MIN_HEIGHT, min(_MAX_HEIGHT, screen.height - 11))
     labels = [scale(fan.at(level, fan.hours[-1])) for level in (0.025, 0.5, 0.975)]
     left = max(len(label) for label in labels) + 1
     right = max(len(label) for label in labels) + 8
@@ -125,7 +125,7 @@ def _hours(fan: Fan, cutoff: int, left: int, columns: int) -> list[str]:
     return [
         " " * (left + 1) + "└" + "".join(axis),
         pad + "".join(ahead).rstrip(),
-        pad + "".join(clock).rstrip() + " UTC",
+        f"{'UTC':>{left}}  " + "".join(clock).rstrip(),
     ]
 
 

@@ -90,18 +90,21 @@ def price(value: float) -> str:
 class PriceScale:
     """How the prices of one coin are written in a table: five significant digits, all with the same decimals.
 
-    Very small prices are written in thousandths, millionths, ... of the quote currency, and ``unit`` says so.
+    Very small prices are written in thousandths, millionths, ... of the quote currency, very large ones in thousands, ...;
+    ``unit`` says so.
     """
 
     def __init__(self, close: float, quote: str) -> None:
-        self._power = 0
+        power = 0
+        self._decimals = 2
         if close > 0 and math.isfinite(close):
-            while close * 10**self._power < 0.01 and self._power < 18:
-                self._power += 3
-            self._decimals = min(9, max(0, 4 - math.floor(math.log10(close * 10**self._power))))
-        else:
-            self._decimals = 2
-        self.unit = f"{10**-self._power:.{self._power}f} {quote}" if self._power else quote
+            while close * 10.0**power < 0.01 and power < 18:
+                power += 3
+            while close >= 1e6 and close * 10.0**power >= 1e3:
+                power -= 3
+            self._decimals = min(9, max(0, 4 - math.floor(math.log10(close * 10.0**power))))
+        self._factor = 10.0**power
+        self.unit = f"{10.0**-power:,.{max(0, power)}f} {quote}" if power else quote
 
     def __call__(self, value: float) -> str:
-        return f"{value * 10**self._power:,.{self._decimals}f}" if math.isfinite(value) else "-"
+        return f"{value * self._factor:,.{self._decimals}f}" if math.isfinite(value) else "-"

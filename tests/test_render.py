@@ -1,0 +1,245 @@
+"""Pages of cryptoctl: what a stranger reads."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from ctl import render
+from ctl.terminal import Screen, bar, clean, spark, wrap
+from ctl.units import PriceScale, ago, duration, number, percent, price, size, stamp
+from tests.replies import CACHE, CLOSED, CONDITION, MODELS, NOW, RUNNING, SCHEDULE, STATUS, SYMBOLS, batch, forecast, job, top_row
+
+PLAIN = Screen()
+COLOURED = Screen(colour=True)
+PAGES: dict[str, Any] = {
+    "status": lambda s: render.status(STATUS, s, NOW),
+    "health": lambda s: render.health({"severity": "warning", "conditions": [CONDITION]}, s, NOW),
+    "get": lambda s: render.forecast(forecast(), s),
+    "get, all hours": lambda s: render.forecast(forecast(), s, all_horizons=True),
+    "get, a tiny price": lambda s: render.forecast(forecast("PEPE/USDT", 0.00000142), s),
+    "get, a huge price": lambda s: render.forecast(forecast("BTC/IDR", 987_654_321.0), s),
+    "top": lambda s: render.top([top_row("BTC/USDT", 27_123.45), top_row("1000SATS/USDT", 3.12e-7)], s, NOW, by="score", horizon=24),
+    "jobs": lambda s: render.jobs([job(13, "incremental", "queued"), RUNNING, job(11, state="failed", error="it " * 60)], s, NOW),
+    "schedule": lambda s: render.schedule(SCHEDULE, s, NOW),
+    "cache stats": lambda s: render.cache_stats(CACHE, s, NOW),
+    "models": lambda s: render.models(MODELS, s, NOW),
+    "symbols": lambda s: render.symbols(SYMBOLS, s, NOW),
+}
+
+
+def text(lines: list[str]) -> str:
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_fits_80_columns(page: str) -> None:
+    assert max(len(line) for line in PAGES[page](PLAIN)) <= 80
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_colours_change_nothing_but_the_colours(page: str) -> None:
+    assert re.sub(r"\x1b\[[0-9;]*m", "", text(PAGES[page](COLOURED))) == text(PAGES[page](PLAIN))
+    assert "\x1b" not in text(PAGES[page](PLAIN))
+
+
+def test_the_fan_of_a_coin_shows_its_ranges_in_price() -> None:
+    lines = render.forecast(forecast(), PLAIN)
+    assert lines[0] == "BTC/USDT  27,123.45 USDT at 2023-06-01 12:00 UTC; forecast made 14 min ago"
+    row = next(line for line in lines if line.startswith("24 h"))
+    assert row.split() == ["24", "h", "25,852", "26,372", "26,848", "27,385", "27,933", "28,437", "29,009", "62.7", "%", "2.94", "%"]
+    assert "expires in 46 min" in lines[-1]
+    assert [line.split("h")[0].strip() for line in lines if re.match(r" ?\d+ h", line)] == ["1", "2", "4", "8", "12", "24"]
+    assert sum(bool(re.match(r" ?\d+ h", line)) for line in render.forecast(forecast(), PLAIN, all_horizons=True)) == 24
+
+
+def test_the_brackets_stand_over_the_columns_that_they_name() -> None:
+    lines = render.forecast(forecast(), PLAIN)
+    head = next(line for line in lines if "Median" in line)
+    for share, high in (("95 %", "97.5 %"), ("80 %", "90 %"), ("50 %", "75 %")):
+        bracket = next(line for line in lines if f" {share} " in line and "┐" in line)
+        assert bracket.index("┐") == head.index(f" {high}") + len(high)
+
+
+def test_a_stale_forecast_says_so_and_why() -> None:
+    page = text(render.forecast(forecast(stale=True, reason="the exchange cannot be asked", age=7200.0), PLAIN))
+    assert "stale: the exchange cannot be asked" in page
+    assert "forecast made 2 h ago" in page
+
+
+def test_an_expired_forecast_is_called_expired() -> None:
+    assert "expired 1 h ago" in text(render.forecast(forecast(age=7200.0), PLAIN))
+
+
+def test_flags_of_a_forecast_are_shown() -> None:
+    assert "; short_history, base_model" in render.forecast(forecast(flags=["short_history", "base_model"]), PLAIN)[-1]
+
+
+def test_tiny_prices_are_written_in_a_unit_that_is_named() -> None:
+    page = text(render.forecast(forecast("PEPE/USDT", 0.00000142), PLAIN))
+    assert "Prices in 0.000001 USDT." in page
+    assert "0.00000142 USDT at" in page
+    assert "1.4337" in page
+
+
+def test_top_marks_what_it_is_sorted_by_and_what_is_stale() -> None:
+    page = render.top([top_row("BTC/USDT", 27_123.45), top_row("ETH/USDT", 1_870.1, stale=True)], PLAIN, NOW, by="p_up", horizon=12)
+    assert page[0] == "Top 2 by P(up), 12 h ahead; candles up to 2023-06-01 12:00 UTC"
+    assert page[3].startswith("1  BTC/USDT    27,123.45  +0.33  62.7 %   +0.96 %      2.94 %  ▁")
+    assert "ETH/USDT *" in page[4]
+    assert page[-1].startswith("* stale")
+
+
+def test_an_empty_top_says_that_there_is_nothing_yet() -> None:
+    assert render.top([], PLAIN, NOW, by="score", horizon=24) == ["no forecasts yet"]
+
+
+def test_status_is_one_page_with_the_conditions_below() -> None:
+    page = text(render.status(STATUS, PLAIN, NOW))
+    assert page.startswith("cryptod 0.1.0  ready, up 3 h 14 min, pid 1234, 2023-06-01 12:14 UTC\n")
+    assert "Memory     53 MB of 1.0 GB (daemon 48 MB, children 5.0 MB); at most 362 MB" in page
+    assert "Next       incremental in 5 h 46 min, pregenerate in 2 d 13 h" in page
+    assert "full retrain 12, batch 2 of 4: epoch 12 of 50, 24 %, for 3 min" in page
+    assert "warning  candles_stale, since 2 h ago" in page
+
+
+def test_status_of_a_daemon_that_has_only_just_started_is_readable() -> None:
+    young = {
+        "process": {"version": "0.1.0", "pid": 1, "uptime": 0.2, "state": "starting", "clock": "1@2x60"},
+        "health": {"severity": "ok", "conditions": []},
+        "candles": {"symbols": 0, "candles": 0, "newest_close": None, "stale": []},
+        "models": {"generation": 0, "promoted_at": None, "checkpoints": 0, "coins": 0, "refused": {}},
+        "cache": {"entries": 0, "hits": 0, "misses": 0, "last_refresh": None},
+        "training": {"running": None, "queued": 0, "last_full": None, "last_incremental": None},
+        "ledger": {"issues": 0, "first": None, "last": None, "bytes": 0},
+        "schedule": [],
+    }
+    page = text(render.status(young, PLAIN, NOW))
+    assert "starting, up 200 ms, pid 1, 2023-06-01 12:14 UTC, clock 1@2x60" in page
+    assert "Models     none yet" in page
+    assert "Training   idle; last full retrain never, last incremental update never" in page
+    assert "None" not in page
+
+
+def test_health_names_condition_text_and_remedy() -> None:
+    page = text(render.health({"severity": "warning", "conditions": [CONDITION]}, PLAIN, NOW))
+    assert page.startswith("warning: 1 condition\n")
+    assert "-> if the coin is halted" in page
+    assert render.health({"severity": "ok", "conditions": []}, PLAIN, NOW) == ["ok: no conditions"]
+
+
+def test_jobs_say_what_went_wrong_below_the_table() -> None:
+    failed = job(10, state="failed", error="the child was ended by signal 9", hint="lower train.batch_size", batches=[batch(1, "failed")])
+    page = render.jobs([failed], PLAIN, NOW)
+    assert re.match(r"10  full  failed  3 min ago  1 min 20 s +0/1  schedule", page[1])
+    assert page[-1] == "10: the child was ended by signal 9 (lower train.batch_size)"
+
+
+def test_the_progress_of_a_job_counts_whole_batches_and_the_part_of_the_running_one() -> None:
+    assert render.job_share(RUNNING) == pytest.approx((1 + 12 / 50) / 4)
+    assert render.job_share(job(state="done")) == 1.0
+    assert render.job_share(job(state="queued")) == 0.0
+    line = render.progress_line(RUNNING, Screen(width=100), 20.0, 45.0)
+    assert line.endswith("31 %  batch 2 of 4, epoch 12 of 50; 20 s, about 45 s left")
+    assert len(render.progress_line(RUNNING, PLAIN, 20.0, 45.0)) < 80
+
+
+def test_the_fate_of_a_batch_is_one_line() -> None:
+    assert render.batch_line(batch(2), 4) == "batch 2 of 4: 25 coins in 4.1 s, promoted as full-12-b2"
+    refused = batch(2, promoted=False, reason="no better than full-11-b2")
+    assert render.batch_line(refused, 4) == "batch 2 of 4: 25 coins in 4.1 s, not promoted (no better than full-11-b2)"
+    assert render.batch_line(batch(2, "failed", reason="out of memory"), 4) == "batch 2 of 4: 25 coins failed: out of memory"
+    assert render.batch_line(batch(1, left_out={"NEW/USDT": "too short"}), 1).endswith("; left out: NEW/USDT")
+
+
+def test_the_end_of_a_job_is_one_line() -> None:
+    done = job(12, state="done", batches=[batch(1), batch(2, promoted=False)], peak_rss=310_000_000)
+    assert render.job_end(done) == "full retrain 12 done in 1 min 20 s, 1 of 2 batches promoted, peak memory 310 MB"
+    assert render.job_end(job(state="cancelled", started=0)) == "full retrain 12 cancelled"
+
+
+def test_the_schedule_shows_turns_in_words_and_what_is_off() -> None:
+    page = render.schedule(SCHEDULE, PLAIN, NOW)
+    assert page[1].endswith("0 */6 * * *           14 min ago  2023-06-01 18:00  in 5 h 46 min")
+    assert "0 2 * * 0 less 5 min" in page[2]
+    assert page[3].endswith("never       off")
+
+
+def test_models_show_skill_refusals_and_the_way_back() -> None:
+    page = text(render.models(MODELS, PLAIN, NOW))
+    assert "full-12-b1  full      24 of 25  2023-06-01 12:00  +1.23 %" in page
+    assert "refused: full-9-b1: weights.safetensors" in page
+    assert "generation 6, promoted 2023-05-31 11:14 UTC: full-11-b1" in page
+    assert "no models yet" in text(render.models({"current": [], "history": []}, PLAIN, NOW))
+
+
+def test_symbols_give_the_reason_for_every_coin_that_is_missing_something() -> None:
+    page = text(render.symbols(SYMBOLS, PLAIN, NOW))
+    assert "stale: the exchange reports BREAK" in page
+    assert "no model: 112 of 720 hours of history" in page
+    assert "  USDC/USDT   a stablecoin" in page
+    assert "3 coins followed, 2 left out" in page
+
+
+def test_text_from_outside_cannot_move_the_cursor() -> None:
+    evil = {"followed": [], "left_out": {"BAD/USDT": "delisted\x1b[2J\x07\nfaked"}}
+    assert "\x1b" not in text(render.symbols(evil, PLAIN, NOW))
+    stale = forecast(stale=True, reason="\x1b]0;title\x07")
+    assert "\x1b" not in text(render.forecast(stale, PLAIN))
+    assert clean("a\nb\x1bc") == "a b?c"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"), (0.00034, "340 us"), (0.012, "12 ms"), (0.9996, "1.0 s"), (1.34, "1.3 s"), (9.96, "10 s"), (59.6, "1 min"),
+        (200, "3 min 20 s"), (840, "14 min"), (8040, "2 h 14 min"), (7200, "2 h"), (273_600, "3 d 4 h"), (3_888_000, "45 d"),
+        (-5, "-5.0 s"),
+    ],
+)  # fmt: skip
+def test_durations_are_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_ages_times_sizes_and_shares_carry_their_unit() -> None:
+    assert (ago(CLOSED, NOW), ago(NOW + 60_000, NOW), ago(NOW, NOW), ago(0, NOW), ago(None, NOW)) == (
+        "14 min ago",
+        "in 1 min",
+        "now",
+        "never",
+        "never",
+    )
+    assert (stamp(CLOSED), stamp(None)) == ("2023-06-01 12:00 UTC", "-")
+    assert [size(n) for n in (512, 4_200_000, 380e6, 999_900_000, 1.4e9)] == ["512 B", "4.2 MB", "380 MB", "1.0 GB", "1.4 GB"]
+    assert (percent(0.521), percent(0.012, 2, sign=True), percent(-0.00001), percent(float("nan")), percent(None)) == (
+        "52.1 %", "+1.20 %", "0.0 %", "-", "-",
+    )  # fmt: skip
+    assert number(4380) == "4,380"
+
+
+def test_prices_are_written_without_exponents_or_lost_digits() -> None:
+    assert [price(x) for x in (27_123.45, 1_870.0, 0.00000142, 3.12e-7, 0.0, float("nan"))] == [
+        "27,123.45", "1,870", "0.00000142", "0.000000312", "-", "-",
+    ]  # fmt: skip
+
+
+def test_a_price_scale_keeps_five_digits() -> None:
+    assert PriceScale(27_123.45, "USDT")(27_100.06) == "27,100"
+    assert PriceScale(1.5, "USDT")(1.50004) == "1.5000"
+    assert PriceScale(0.067, "BTC")(0.0671234) == "0.067123"
+    assert (PriceScale(3.1e-7, "USDT").unit, PriceScale(3.1e-7, "USDT")(3.12e-7)) == ("0.000001 USDT", "0.31200")
+
+
+def test_sparks_and_bars_span_their_width() -> None:
+    assert spark([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
+    assert len(spark(list(range(25)), 12)) == 12
+    assert spark([1.0, 1.0], 8) == "▁▁"
+    assert spark([], 8) == ""
+    assert [bar(x, 4) for x in (0, 0.5, 1, 2)] == ["····", "██··", "████", "████"]
+
+
+def test_words_are_wrapped_with_an_indent() -> None:
+    assert wrap("one two three four", 9, "  ") == ["one two", "  three", "  four"]
+    assert wrap("", 9) == []
