@@ -39,7 +39,7 @@ RESUME_WITHIN_MS: Final = 24 * HOUR.ms
 """An interrupted job older than this starts over with fresh candles instead of going on with its old cutoff."""
 
 Change = Callable[[Job], None]
-Promote = Callable[[str, int], Awaitable[None]]
+Promote = Callable[[str, int, str], Awaitable[None]]
 
 log = get_logger("training")
 
@@ -47,8 +47,8 @@ log = get_logger("training")
 class Training:
     """At most one train child at a time.
 
-    ``serving()`` gives the current checkpoints: name -> the followed coins that it serves. ``promote(name, now)`` makes a
-    checkpoint current. ``changed(job)`` is called after every change of a job, for subscribers.
+    ``serving()`` gives the current checkpoints: name -> the followed coins that it serves. ``promote(name, now, run)``
+    makes a checkpoint current. ``changed(job)`` is called after every change of a job, for subscribers.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class Training:
         batch.checkpoint, batch.figures, batch.left_out = report.checkpoint, report.figures, report.left_out
         batch.reason, batch.seconds = report.reason, report.seconds
         if report.promote:
-            await self._promote(report.checkpoint, now)
+            await self._promote(report.checkpoint, now, f"{job.kind} {job.id}")
             batch.promoted = True
         batch.state = "done"
         self.unpromoted.discard(report.checkpoint)

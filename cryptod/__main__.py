@@ -1,0 +1,93 @@
+"""The command ``cryptod``: run the daemon, check its configuration, simulate an exchange.
+
+Nothing heavy is imported before it is known what is asked for. Exit codes: 0 done, 1 failed, 2 usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptod import __version__
+from cryptod.errors import ConfigError, CryptodError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cryptod", description="Calibrated crypto price forecasts, always fresh, on a small machine.")
+    parser.add_argument("--version", action="version", version=f"cryptod {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    run = verbs.add_parser("run", help="run the daemon in the foreground (systemd does this)")
+    run.add_argument("--config", type=Path, metavar="PATH", help="configuration file (default: /etc/cryptod/cryptod.toml)")
+    run.add_argument("--clock", default=os.environ.get("CRYPTOD_CLOCK", "system"), metavar="SPEC", help="a simulated clock, as `cryptod simulate` prints it")
+    run.set_defaults(call=_run)
+
+    check = verbs.add_parser("check-config", help="print the effective configuration and where each part of it came from")
+    check.add_argument("--config", type=Path, metavar="PATH", help="configuration file (default: /etc/cryptod/cryptod.toml)")
+    check.set_defaults(call=_check_config)
+
+    simulate = verbs.add_parser("simulate", help="serve a simulated exchange on loopback")
+    if "simulate" in sys.argv[1:2]:
+        from cryptod.simulator import command
+
+        command.add_arguments(simulate)
+        simulate.set_defaults(call=command.run)
+    return parser
+
+
+def _config_path(arguments: argparse.Namespace) -> Path | None:
+    named = arguments.config or os.environ.get("CRYPTOD_CONFIG")
+    return Path(named) if named else None
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    from cryptod.config import check_config, load
+
+    print(check_config(load(_config_path(arguments), os.environ)), end="")
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from sdnotify import SystemdNotifier
+
+    from cryptod import logs
+    from cryptod.clock import parse_clock
+    from cryptod.config import load
+    from cryptod.daemon.service import Service
+
+    # `schedule` reckons in naive local time: in UTC no hour comes twice and none is left out.
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    path = _config_path(arguments)
+    loaded = load(path, os.environ)
+    logs.configure(loaded.config.log.level)
+    for warning in loaded.warnings:
+        logs.get_logger("config").warning(warning)
+    service = Service(loaded, parse_clock(arguments.clock), notifier=SystemdNotifier(), environ=os.environ, config_path=path)
+    asyncio.run(service.run())
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the console script."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        code: int = parsed.call(parsed)
+    except ConfigError as error:
+        print(f"cryptod: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
+        return 2
+    except CryptodError as error:
+        print(f"cryptod: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The commands: what each row of the protocol's table does.
+
+Knows the parts of the service and asks them; holds no state of its own. No handler waits for training or for the
+exchange: what takes long becomes a job. `get` answers with bytes that were rendered when the forecast was made.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import struct
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgpack
+
+from cryptod import __version__
+from cryptod.daemon.control import Ready
+from cryptod.daemon.listening import Peer
+from cryptod.errors import RequestError
+from cryptod.protocol import (
+    JOB_KINDS,
+    MAX_SYMBOLS,
+    PROTOCOL_VERSION,
+    TOP_KEYS,
+    CacheClear,
+    Get,
+    GetMany,
+    JobId,
+    Jobs,
+    Nothing,
+    Rollback,
+    Top,
+    Train,
+)
+from cryptod.store.forecasts import Entry
+
+if TYPE_CHECKING:
+    from cryptod.daemon.service import Service
+
+_FRESH: Final = b"\xa5stale\xc2\xa6reason\xc0"
+_AGE: Final = struct.Struct(">9sq5sd")
+_SEPARATORS: Final = re.compile(r"[\s/_:.-]+")
+
+
+def answer(entry: Entry, now: int, reason: str | None) -> bytes:
+    """A forecast as it goes over the wire: the rendered pairs, until when it is cached, how old it is now, and why if it is stale."""
+    age = _AGE.pack(b"\xa7expires\xd3", entry.expires, b"\xa3age\xcb", max(0, now - entry.issued) / 1000)
+    if reason is None:
+        return entry.body + age + _FRESH
+    packed: bytes = msgpack.packb(reason)
+    return entry.body + age + b"\xa5stale\xc3\xa6reason" + packed
+
+
+class SymbolIndex:
+    """Finds a coin by any usual spelling: ``BTC/USDT``, ``btcusdt``, ``btc-usdt``, ``BTC``."""
+
+    def __init__(self, followed: tuple[str, ...], left_out: Mapping[str, str]) -> None:
+        self.followed = frozenset(followed)
+        self._left_out = left_out
+        self._spellings: dict[str, str] = {}
+        for symbol in reversed(followed):  # the larger coin, listed first, wins a spelling that fits two
+            self._spellings[symbol.split("/")[0]] = symbol
+            self._spellings[symbol.replace("/", "")] = symbol
+
+    def find(self, text: str) -> str:
+        """The followed coin that is meant, or `RequestError` (unknown_symbol) with what is near."""
+        if text in self.followed:
+            return text
+        plain = _SEPARATORS.sub("", text.upper())
+        found = self._spellings.get(plain)
+        if found is not None:
+            return found
+        shown = "".join(letter if letter.isprintable() else "?" for letter in text[:32])
+        for symbol, reason in self._left_out.items():
+            if plain in (symbol.replace("/", ""), symbol.split("/")[0]):
+                raise RequestError("unknown_symbol", f"{symbol} is not followed: {reason}", hint="name it in universe.include to follow it")
+        near = difflib.get_close_matches(plain, self._spellings, n=3, cutoff=0.6)
+        names = list(dict.fromkeys(self._spellings[spelling] for spelling in near))
+        hint = f"did you mean {' or '.join(names)}?" if names else "`cryptoctl symbols` lists the coins that are followed"
+        raise RequestError("unknown_symbol", f"there is no coin {shown}", hint=hint)
+
+
+class Handlers:
+    """One method per command, of the command's name."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def table(self) -> dict[str, Callable[[Any, Peer], Any]]:
+        names = [name for name in vars(type(self)) if not name.startswith("_") and name != "table"]
+        return {name: getattr(self, name) for name in names}
+
+    def ping(self, _: Nothing, __: Peer) -> dict[str, Any]:
+        return {"version": __version__, "protocol": PROTOCOL_VERSION, "now": self._service.clock.now(), "pid": self._service.pid}
+
+    def status(self, _: Nothing, __: Peer) -> dict[str, Any]:
+        return self._service.status()
+
+    def health(self, _: Nothing, __: Peer) -> dict[str, Any]:
+        return {"severity": self._service.health.severity, "conditions": self._service.health.findings}
+
+    def get(self, request: Get, _: Peer) -> Any:
+        publisher = self._service.publisher
+        now = self._service.clock.now()
+        entry = publisher.cached(request.symbol, now)  # the hot path: an exact name that is in the cache
+        if entry is not None:
+            return Ready(publisher.header + answer(entry, now, publisher.stale_reason(entry, now)))
+        return self._compute(self._service.symbols.find(request.symbol), now)
+
+    async def _compute(self, symbol: str, now: int) -> Ready:
+        publisher = self._service.publisher
+        entry = publisher.cached(symbol, now) or await publisher.on_demand(symbol, now)
+        return Ready(publisher.header + answer(entry, now, publisher.stale_reason(entry, now)))
+
+    async def get_many(self, request: GetMany, _: Peer) -> Ready:
+        service, publisher = self._service, self._service.publisher
+        now = service.clock.now()
+        wanted = list(service.collection.followed) if request.symbols is None else request.symbols
+        if len(wanted) > MAX_SYMBOLS:
+            raise RequestError("bad_request", f"symbols names {len(wanted)} coins, at most {MAX_SYMBOLS} are allowed")
+        parts, refused = [], {}
+        for text in wanted:
+            entry = publisher.cached(text, now)
+            if entry is None:
+                try:
+                    symbol = service.symbols.find(text)
+                    entry = publisher.cached(symbol, now) or await publisher.on_demand(symbol, now)
+                except RequestError as error:
+                    refused[text[:64]] = {"code": error.code, "message": error.message, "hint": error.hint}
+                    continue
+            parts.append(publisher.header + answer(entry, now, publisher.stale_reason(entry, now)))
+        packer = msgpack.Packer()
+        array: bytes = packer.pack_array_header(len(parts))
+        body: bytes = packer.pack(refused)
+        return Ready(b"\x82\xa9forecasts" + array + b"".join(parts) + b"\xa7refused" + body)
+
+    def top(self, request: Top, _: Peer) -> list[dict[str, Any]]:
+        publisher = self._service.publisher
+        if request.by not in TOP_KEYS:
+            raise RequestError("bad_request", f"by is {request.by[:32]!r}", hint=f"one of {', '.join(TOP_KEYS)}")
+        if not 1 <= request.count <= MAX_SYMBOLS:
+            raise RequestError("bad_request", f"count is {request.count}", hint=f"1 to {MAX_SYMBOLS}")
+        if not 1 <= request.horizon <= publisher.horizons:
+            raise RequestError("bad_request", f"horizon is {request.horizon}", hint=f"1 to {publisher.horizons} hours")
+        return publisher.top(request.count, request.by, request.horizon, self._service.symbols.followed, self._service.clock.now())
+
+    def symbols(self, _: Nothing, __: Peer) -> dict[str, Any]:
+        return self._service.describe_symbols()
+
+    def schedule(self, _: Nothing, __: Peer) -> list[dict[str, Any]]:
+        return self._service.scheduler.describe(self._service.clock.now())
+
+    def jobs(self, request: Jobs, _: Peer) -> list[dict[str, Any]]:
+        if not 1 <= request.limit <= 500:
+            raise RequestError("bad_request", f"limit is {request.limit}", hint="1 to 500")
+        return self._service.training.list(request.limit)
+
+    def train(self, request: Train, _: Peer) -> dict[str, Any]:
+        if request.kind not in JOB_KINDS:
+            near = difflib.get_close_matches(request.kind[:32], JOB_KINDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(JOB_KINDS)}"
+            raise RequestError("bad_request", f"kind is {request.kind[:32]!r}", hint=hint)
+        return self._service.enqueue(request.kind, "asked for on the socket").describe()
+
+    def cancel(self, request: JobId, _: Peer) -> dict[str, Any]:
+        return self._service.training.cancel(request.job, self._service.clock.now()).describe()
+
+    def cache_stats(self, _: Nothing, __: Peer) -> dict[str, Any]:
+        return self._service.publisher.stats()
+
+    async def cache_pregenerate(self, _: Nothing, __: Peer) -> dict[str, Any]:
+        return await self._service.pregenerate()
+
+    async def cache_clear(self, request: CacheClear, _: Peer) -> dict[str, Any]:
+        symbols = None if request.symbols is None else [self._service.symbols.find(text) for text in request.symbols]
+        return {"dropped": await self._service.publisher.clear(symbols)}
+
+    def models(self, _: Nothing, __: Peer) -> dict[str, Any]:
+        return self._service.publisher.describe_models()
+
+    async def models_rollback(self, request: Rollback, _: Peer) -> dict[str, Any]:
+        if not 1 <= request.steps <= 100:
+            raise RequestError("bad_request", f"steps is {request.steps}", hint="1 or more; `cryptoctl models list` shows the history")
+        return await self._service.roll_back(request.steps)

@@ -1,0 +1,331 @@
+"""From candles to published forecasts: the models that serve, the refresh at each candle close, the miss.
+
+Owns the predictor, the forecast cache, the ledger and what is current among the checkpoints. The order is fixed: a
+forecast is in the ledger, synced, before any client can see it. Files and LMDB are written in one thread of their own
+(``disk``), and computing yields to the loop every few coins, so readers are not held up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Executor
+from typing import Any, Final, TypeVar
+
+import msgpack
+import numpy as np
+
+from cryptod.config import Config
+from cryptod.errors import CheckpointError, RequestError
+from cryptod.forecast.predictor import Forecasts, Model, Predictor
+from cryptod.logs import get_logger
+from cryptod.market import QUANTILE_LEVELS, TIMEFRAMES
+from cryptod.store.candles import CandleStore
+from cryptod.store.checkpoints import CheckpointStore, Current
+from cryptod.store.forecasts import Entry, ForecastCache
+from cryptod.store.jobs import JobStore
+from cryptod.store.ledger import Issue, Ledger, round_issue
+
+T = TypeVar("T")
+
+GRACE_MS: Final = 5 * 60_000
+"""A forecast is called stale when a candle has been closed for this long that it does not know."""
+COINS_PER_SLICE: Final = 8
+"""Coins rendered before the loop gets its turn: well under a millisecond."""
+ROWS_PER_SLICE: Final = 4
+"""Hours by which the predictor is advanced before the loop gets its turn."""
+
+log = get_logger("publisher")
+_PACKER = msgpack.Packer(use_single_float=True)
+_EXACT = msgpack.Packer()
+
+
+def _pair(key: str, value: Any, packer: msgpack.Packer = _PACKER) -> bytes:
+    packed: bytes = _EXACT.pack(key) + packer.pack(value)
+    return packed
+
+
+def render(forecasts: Forecasts, i: int, issued: int, horizons: int) -> bytes:
+    """Coin ``i`` of the forecasts as `PAIRS` key/value pairs of the wire's map; what changes with time is added when it is asked for."""
+    close = float(forecasts.close[i])
+    quantiles = forecasts.quantiles[i, :horizons]
+    return b"".join(
+        (
+            _pair("symbol", forecasts.symbols[i]),
+            _pair("cutoff", int(forecasts.cutoffs[i])),
+            _pair("issued", issued),
+            _pair("model", forecasts.models[i]),
+            _pair("close", close, _EXACT),
+            _pair("horizons", list(range(1, horizons + 1))),
+            _pair("levels", QUANTILE_LEVELS, _EXACT),
+            _pair("quantiles", quantiles.tolist()),
+            _pair("prices", (close * np.exp(quantiles.astype(np.float64))).tolist()),
+            _pair("p_up", forecasts.p_up[i, :horizons].tolist()),
+            _pair("volatility", forecasts.volatility[i, :horizons].tolist()),
+            _pair("expected_return", forecasts.expected_return[i, :horizons].tolist()),
+            _pair("score", float(forecasts.score[i])),
+            _pair("flags", list(forecasts.flags[i])),
+        )
+    )
+
+
+PAIRS: Final = 14
+
+
+class Publisher:
+    """Holds what serves.
+
+    ``published_to`` is the cutoff (UTC ms) of the last refresh, ``generation`` that of the checkpoints.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        candles: Callable[[], CandleStore],
+        stores: tuple[ForecastCache, Ledger, CheckpointStore, JobStore],
+        disk: Executor,
+        monotonic: Callable[[], float],
+        trouble: Callable[[str], str],
+    ) -> None:
+        self.config = config
+        self.trouble = trouble
+        self._candles = candles
+        self._cache, self._ledger, self._checkpoints, self._jobs = stores
+        self._disk = disk
+        self._monotonic = monotonic
+        self._timeframe = TIMEFRAMES[config.market.timeframe]
+        self._lock = asyncio.Lock()
+        self._misses: dict[str, asyncio.Task[Entry]] = {}
+        self.predictor = Predictor(())
+        self.models: tuple[Model, ...] = ()
+        self.refused: dict[str, str] = {}
+        self.generation = 0
+        self.promoted_at = 0
+        saved: dict[str, Any] = self._jobs.get("published") or {}
+        self.published_to: int = saved.get("cutoff", 0)
+        self._published_generation: int = saved.get("generation", 0)
+        self.refresh_seconds = 0.0
+        self.published_coins = 0
+        self.refreshed_at: int = saved.get("at", 0)
+        self.error = ""
+        self.header = b"\xde" + (PAIRS + 4).to_bytes(2, "big")
+        """Opens the map of a forecast: its rendered pairs, and the four that are added at the moment of the answer."""
+
+    @property
+    def horizons(self) -> int:
+        return self.config.market.horizons
+
+    async def on_disk(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Run in the one thread that writes the serving stores."""
+        return await asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
+
+    # What serves
+
+    async def load(self) -> None:
+        """Take what is current among the checkpoints; one that is damaged is refused, named, and the one before it serves."""
+        self._take(await self.on_disk(self._checkpoints.load_current))
+
+    def _take(self, current: Current) -> None:
+        self.refused = dict(current.refused)
+        models = []
+        for checkpoint in current.checkpoints:
+            try:
+                models.append(Model.from_checkpoint(checkpoint.name, checkpoint.arrays, checkpoint.meta))
+            except CheckpointError as error:
+                self.refused[checkpoint.name] = str(error)
+                log.error("a checkpoint was refused", model=checkpoint.name, error=error.message, hint=error.hint)
+        self.models = tuple(models)
+        self.predictor = Predictor(self.models)
+        self.generation, self.promoted_at = current.generation, current.promoted_at
+
+    def serving(self) -> dict[str, tuple[str, ...]]:
+        """Current checkpoints -> the coins that each serves: a coin is served by the newest one that knows it."""
+        by_symbol = {symbol: model.name for model in self.models for symbol in model.symbols}
+        return {model.name: tuple(s for s in model.symbols if by_symbol[s] == model.name) for model in self.models}
+
+    async def promote(self, name: str, now: int, run: str, followed: Collection[str]) -> None:
+        """Make a checkpoint current, after it has been read back and found sound. Those of one ``run`` are rolled back as one."""
+        async with self._lock:
+            self._take(await self.on_disk(functools.partial(self._checkpoints.promote, [name], now, run=run, followed=followed)))
+
+    async def roll_back(self, steps: int, now: int) -> None:
+        """Go back to the models before the last promotion(s)."""
+        async with self._lock:
+            self._take(await self.on_disk(self._checkpoints.rollback, steps, now))
+
+    async def prune(self, protect: Iterable[str]) -> None:
+        """Remove the checkpoints that no kept generation names."""
+        await self.on_disk(self._checkpoints.prune, frozenset(protect))
+
+    # The refresh
+
+    def due(self, collected_to: int) -> bool:
+        """Whether the published forecasts are behind the candles or the models."""
+        if not self.models:
+            return False
+        return collected_to > self.published_to or self.generation != self._published_generation
+
+    async def refresh(self, followed: tuple[str, ...], cutoff: int, now: int, ttl_ms: int) -> dict[str, Any]:
+        """Publish forecasts made at ``cutoff`` of all followed coins that a model knows; returns {forecasts, seconds}.
+
+        A coin whose candles have not come in is left with its last forecast, which goes stale and says so.
+        """
+        started = self._monotonic()
+        async with self._lock:
+            known = tuple(symbol for symbol in followed if symbol in self.predictor)
+            generation = self.generation
+            await self._advance(known, cutoff)
+            current = tuple(symbol for symbol in known if self.predictor.needs(symbol) == cutoff)
+            await self._issue(current, cutoff, now, ttl_ms)
+            self.published_to, self._published_generation = max(cutoff, self.published_to), generation
+            self.published_coins, self.refreshed_at, self.error = len(current), now, ""
+            self.refresh_seconds = self._monotonic() - started
+            await self.on_disk(self._jobs.set, "published", {"cutoff": self.published_to, "generation": generation, "at": now})
+        log.info(
+            "forecasts published", coins=len(current), late=len(known) - len(current), cutoff=cutoff, generation=generation,
+            duration=round(self.refresh_seconds, 4),
+        )  # fmt: skip
+        return {"forecasts": len(current), "seconds": self.refresh_seconds}
+
+    async def _advance(self, symbols: tuple[str, ...], cutoff: int) -> None:
+        """Bring the state of these coins up to the candles closed by ``cutoff``."""
+        behind = [symbol for symbol in symbols if self.predictor.needs(symbol) < cutoff]
+        if not behind:
+            return
+        start = min(self.predictor.needs(symbol) for symbol in behind)
+        panel = await asyncio.get_running_loop().run_in_executor(None, self._candles().panel, tuple(behind), start, cutoff)
+        step = ROWS_PER_SLICE * self._timeframe.ms
+        for first in range(start, cutoff, step):
+            self.predictor.advance(panel.rows(first, min(first + step, cutoff)))
+            await asyncio.sleep(0)
+
+    async def _issue(self, symbols: tuple[str, ...], cutoff: int, now: int, ttl_ms: int) -> None:
+        """Forecast, write the ledger, render, cache: in this order."""
+        if not symbols:
+            return
+        forecasts = self._forecast(symbols, cutoff)
+        await asyncio.sleep(0)
+        await self.on_disk(self._record, forecasts, now)
+        entries = []
+        for i in range(len(symbols)):
+            entries.append(self._entry(forecasts, i, now, now + ttl_ms))
+            if i % COINS_PER_SLICE == COINS_PER_SLICE - 1:
+                await asyncio.sleep(0)
+        if self.config.prediction_cache.enabled:
+            await self.on_disk(self._cache.put, entries)
+
+    def _forecast(self, symbols: tuple[str, ...], cutoff: int) -> Forecasts:
+        """The forecasts, their figures rounded to what the ledger keeps: what is stored is bit for bit what was shown."""
+        made = self.predictor.forecast(symbols, cutoff)
+        rounded = {name: round_issue(getattr(made, name)) for name in ("quantiles", "p_up", "volatility", "expected_return", "score")}
+        return dataclasses.replace(made, **rounded)
+
+    def _record(self, forecasts: Forecasts, now: int) -> None:
+        self._ledger.append(
+            Issue(
+                issued=now, cutoff=forecasts.cutoff, symbols=forecasts.symbols, models=forecasts.models, close=forecasts.close,
+                quantiles=forecasts.quantiles, p_up=forecasts.p_up, volatility=forecasts.volatility, flags=forecasts.flags,
+                score=forecasts.score,
+            ),
+            forecasts.references,
+        )  # fmt: skip
+
+    def _entry(self, forecasts: Forecasts, i: int, issued: int, expires: int) -> Entry:
+        return Entry(
+            symbol=forecasts.symbols[i], cutoff=int(forecasts.cutoffs[i]), issued=issued, expires=expires, model=forecasts.models[i],
+            body=render(forecasts, i, issued, self.horizons), close=float(forecasts.close[i]), score=float(forecasts.score[i]),
+            p_up=forecasts.p_up[i], volatility=forecasts.volatility[i], expected_return=forecasts.expected_return[i],
+        )  # fmt: skip
+
+    # Answers
+
+    def cached(self, symbol: str, now: int) -> Entry | None:
+        """The entry of exactly this symbol, if there is one that has not expired."""
+        return self._cache.get(symbol, now)
+
+    def stale_reason(self, entry: Entry, now: int) -> str | None:
+        """Why the forecast does not know the newest closed candle, or None if it does."""
+        behind = now - GRACE_MS - entry.cutoff
+        if behind < self._timeframe.ms:
+            return None
+        hours = behind // self._timeframe.ms
+        why = self.trouble(entry.symbol)
+        return f"its last candle closed {hours} h before the newest that should be there" + (f": {why}" if why else "")
+
+    async def on_demand(self, symbol: str, now: int) -> Entry:
+        """A miss: the forecast of one coin, made now. Many clients that miss the same coin wait for one computation."""
+        task = self._misses.get(symbol)
+        if task is None:
+            task = self._misses[symbol] = asyncio.create_task(self._compute(symbol, now))
+            task.add_done_callback(lambda _: self._misses.pop(symbol, None))
+        return await asyncio.shield(task)
+
+    async def _compute(self, symbol: str, now: int) -> Entry:
+        if symbol not in self.predictor:
+            raise RequestError("no_forecast", f"there is no forecast of {symbol} yet", hint=self.trouble(symbol) or "it has no model yet")
+        expires = now + self.config.prediction_cache.ttl_hours * self._timeframe.ms
+        async with self._lock:
+            last = self._cache.last(symbol)
+            cutoff = self.predictor.needs(symbol)
+            if last is not None and (last.cutoff, last.model) == (cutoff, self.predictor.serves(symbol)):
+                # Nothing has changed since it was issued: it is issued on, and its age says how old it is.
+                entry = dataclasses.replace(last, expires=expires)
+            else:
+                forecasts = self._forecast((symbol,), cutoff)
+                await self.on_disk(self._record, forecasts, now)
+                entry = self._entry(forecasts, 0, now, expires)
+            if self.config.prediction_cache.enabled:
+                await self.on_disk(self._cache.put, [entry])
+        return entry
+
+    def top(self, count: int, by: str, horizon: int, followed: Collection[str], now: int) -> list[dict[str, Any]]:
+        """The first ``count`` followed coins by a key at a horizon, best first; entries that have expired count too, marked stale."""
+        rows = []
+        for entry in self._cache.entries():
+            if entry.symbol in followed:
+                key = entry.score if by == "score" else float(getattr(entry, by)[horizon - 1])
+                rows.append((-key, entry.symbol, entry))
+        rows.sort(key=lambda row: row[:2])
+        return [
+            {
+                "symbol": entry.symbol, "close": entry.close, "cutoff": entry.cutoff, "horizon": horizon, "score": entry.score,
+                "p_up": float(entry.p_up[horizon - 1]), "volatility": float(entry.volatility[horizon - 1]),
+                "expected_return": float(entry.expected_return[horizon - 1]),
+                "path": [float(value) for value in entry.expected_return[: self.horizons]], "model": entry.model,
+                "age": max(0, now - entry.issued) / 1000, "stale": self.stale_reason(entry, now) is not None,
+            }
+            for _, _, entry in rows[:count]
+        ]  # fmt: skip
+
+    async def clear(self, symbols: list[str] | None) -> int:
+        """Drop cached forecasts; the next `get` computes them anew."""
+        async with self._lock:
+            return await self.on_disk(self._cache.clear, symbols)
+
+    async def expire(self, now: int) -> int:
+        return await self.on_disk(self._cache.expire, now)
+
+    # Descriptions
+
+    def stats(self) -> dict[str, Any]:
+        cache = self.config.prediction_cache
+        return self._cache.stats() | {
+            "enabled": cache.enabled, "ttl_hours": cache.ttl_hours, "pregenerate_ttl_hours": cache.pregenerate_ttl_hours,
+            "last_refresh": self.refreshed_at, "refresh_seconds": self.refresh_seconds,
+        }  # fmt: skip
+
+    def describe_models(self) -> dict[str, Any]:
+        serving = self.serving()
+        return {
+            "generation": self.generation, "promoted_at": self.promoted_at, "refused": self.refused,
+            "current": [
+                {
+                    "name": model.name, "kind": model.kind, "cutoff": model.cutoff, "created": model.meta.get("created", 0),
+                    "coins": len(model.symbols), "served": len(serving[model.name]), "figures": model.meta.get("figures", {}),
+                }
+                for model in self.models
+            ],
+            "history": [row for row in self._checkpoints.history() if row["generation"] != self.generation],
+        }  # fmt: skip

@@ -1,0 +1,524 @@
+"""The service: the parts put together, and the turn that keeps what is equal to what should be.
+
+The one loop turns a few times a second. Each turn compares what is with what should be (candles with the time, jobs with
+the schedule, forecasts with the candles) and starts at most one task for each lane: collect, train, refresh. Nothing has
+to be remembered to be right: after a crash, a stop or a stepped clock the next turn sees what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack
+import schedule
+
+from cryptod import __version__, logs
+from cryptod.clock import Clock, SystemClock
+from cryptod.config import Config, Loaded, load, reloaded, restart_needed
+from cryptod.daemon.collection import Collection
+from cryptod.daemon.control import ControlServer
+from cryptod.daemon.handlers import Handlers, SymbolIndex
+from cryptod.daemon.job import Job
+from cryptod.daemon.listening import inherited_sockets, may_change
+from cryptod.daemon.monitor import HOUR_MS, Facts, Health, ResourceMeter, Resources
+from cryptod.daemon.publisher import Publisher
+from cryptod.daemon.scheduler import Periodic, Scheduler
+from cryptod.daemon.training import Training
+from cryptod.daemon.watchdog import Notifier, Watchdog, keep_pinging, watchdog_interval
+from cryptod.errors import ConfigError, CryptodError, StoreError
+from cryptod.store.candles import CandleStore
+from cryptod.store.checkpoints import CheckpointStore
+from cryptod.store.environment import open_environment
+from cryptod.store.forecasts import ForecastCache
+from cryptod.store.jobs import JobStore
+from cryptod.store.ledger import Ledger
+from cryptod.worker.pool import Pool
+
+TURN: Final = 0.2
+"""Real seconds between two turns: a candle's close is noticed that soon, at a tenth of a millisecond a turn."""
+LATE: Final = 20.0
+"""Seconds without a turn after which the watchdog's beats stop being earned."""
+PREGENERATE_LEAD_MS: Final = 5 * 60_000
+CLOCK_STEP_SHOWN: Final = 3600.0
+STOP_GRACE: Final = 1.0
+
+log = logs.get_logger("service")
+
+
+def periodic_rows(config: Config) -> tuple[Periodic, ...]:
+    """The table of periodic work."""
+    full = config.full_retrain
+    cache = config.prediction_cache
+    return (
+        Periodic("incremental", config.incremental.schedule, config.incremental.enabled),
+        Periodic("full", full.schedule, full.enabled),
+        Periodic("pregenerate", full.schedule, full.enabled and cache.enabled, lead=PREGENERATE_LEAD_MS),
+    )
+
+
+class Service:
+    """One daemon on one state directory.
+
+    ``notifier`` speaks to systemd; ``environ`` is the process's environment; ``config_path`` is read again on SIGHUP.
+    """
+
+    def __init__(
+        self, loaded: Loaded, clock: Clock, *, notifier: Notifier, environ: dict[str, str], config_path: Path | None = None
+    ) -> None:
+        self.config = loaded.config
+        self.clock = clock
+        self.pid = os.getpid()
+        self._environ = environ
+        self._config_path = config_path
+        self._notifier = notifier
+        self._monotonic = time.monotonic
+        self._born = self._monotonic()
+        self._stop = asyncio.Event()
+        self._lanes: dict[str, asyncio.Task[None]] = {}
+        self._pregenerate = False
+        self._refresh_retry_at = 0.0
+        self.health = Health()
+        self.resources = Resources()
+        self.peak_pss = 0
+        self.clock_step = 0.0
+        self._clock_offset = self._offset()
+        self._clock_stepped_at = -CLOCK_STEP_SHOWN
+        self.store_error = ""
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._candles: CandleStore | None = None
+
+    # ------------------------------------------------------------------ start and stop
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises `CryptodError` if it cannot start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open(stack)
+            inherited = inherited_sockets(self._environ)
+            if inherited:
+                await self.control.start(inherited=inherited[0])
+            else:
+                await self.control.start(self.config.socket.path)
+            stack.push_async_callback(self.control.close, STOP_GRACE)
+            self.watchdog.ready(self._summary())
+            log.info(
+                "ready", version=__version__, socket=self.config.socket.path, coins=len(self.collection.followed),
+                models=len(self.publisher.models), duration=round(self._monotonic() - self._born, 3),
+            )  # fmt: skip
+            await self._serve()
+            self.watchdog.stopping()
+            log.info("stopping")
+            await self._end_lanes()
+        log.info("stopped")
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> None:
+        root = Path(self.config.storage.directory)
+        self._lock_directory(root, stack)
+        self.state = root
+        self._environment = environment = open_environment(root / "serving", databases=SERVING_DATABASES, writer=True)
+        stack.callback(environment.close)
+        stack.callback(self._disk.shutdown)
+        self.job_store = JobStore(environment)
+        self.cache, self.ledger = ForecastCache(environment), Ledger(environment)
+        checkpoints = root / "checkpoints"
+        now = self.clock.now()
+        self._first_start = int(self.job_store.get("born") or 0) or now
+        if self._first_start == now:
+            self.job_store.set("born", now)
+        worker = self.config.worker
+        self.pool = Pool(nice=worker.nice, memory_mb=worker.memory_mb)
+        stack.push_async_callback(self.pool.stop)
+        self.publisher = Publisher(
+            self.config, self.candles, (self.cache, self.ledger, CheckpointStore(checkpoints), self.job_store), self._disk, self._monotonic,
+            self.trouble,
+        )  # fmt: skip
+        await self.publisher.load()
+        stack.callback(self._close_candles)
+        self.collection = Collection(self.config, str(root / "candles"), self.pool, self.job_store, self._monotonic)
+        self.training = Training(
+            self.config, (str(root / "candles"), str(checkpoints)), self.pool, self.job_store,
+            self.publisher.serving, self._promote, self._job_changed,
+        )  # fmt: skip
+        self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
+        self.scheduler = Scheduler(periodic_rows(self.config), self.job_store.get("last_runs") or {}, born=now)
+        self.control = ControlServer(Handlers(self).table(), allowed=may_change(os.getuid(), self.config.socket.group))
+        self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self._monotonic)
+        self._meter = ResourceMeter(root)
+
+    def _lock_directory(self, root: Path, stack: contextlib.AsyncExitStack) -> None:
+        """One daemon for one state directory: two would overwrite each other's files."""
+        try:
+            root.mkdir(mode=0o750, parents=True, exist_ok=True)
+            handle = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        except OSError as error:
+            raise StoreError(
+                f"the state directory {root} cannot be used: {error.strerror}", hint="check its rights, or set storage.directory"
+            ) from error
+        stack.callback(os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            other = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise ConfigError(f"another cryptod (process {other}) runs on {root}", hint="stop it, or set storage.directory") from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{self.pid}\n".encode(), 0)
+
+    def candles(self) -> CandleStore:
+        """The candle store, opened when it is first there: the first collect child makes it."""
+        if self._candles is None:
+            self._candles = CandleStore.open(self.state / "candles")
+        return self._candles
+
+    def _close_candles(self) -> None:
+        if self._candles is not None:
+            self._candles.close()
+
+    async def _serve(self) -> None:
+        helpers = [asyncio.create_task(self._keep_house())]
+        interval = watchdog_interval(self._environ, self.pid)
+        if interval is not None:
+            helpers.append(asyncio.create_task(keep_pinging(self.watchdog, interval, self._on_late)))
+        try:
+            while not self._stop.is_set():
+                self._turn()
+                self.watchdog.beat("turn")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), TURN)
+        finally:
+            for helper in helpers:
+                helper.cancel()
+
+    async def _end_lanes(self) -> None:
+        self.pool.stopping = True
+        self.training.interrupt(self.clock.now())
+        await self.pool.stop()
+        for task in self._lanes.values():
+            task.cancel()
+        await asyncio.gather(*self._lanes.values(), return_exceptions=True)
+
+    def _on_late(self, parts: list[str]) -> None:
+        log.error("a part of the daemon stands still; systemd will restart it", parts=",".join(parts))
+
+    # ------------------------------------------------------------------ the turn
+
+    def _turn(self) -> None:
+        """Compare what is with what should be, and take one step for each lane."""
+        now = self.clock.now()
+        for name in self.scheduler.due(now):
+            self._run_periodic(name, now)
+        collection, training = self.collection, self.training
+        if collection.due(now):
+            self._start("collect", self._collect(now))
+        if collection.followed and not self.publisher.models and not len(training.queue) and self._first_training_due():
+            self.enqueue("full", "there is no model yet")
+        job = training.queue.next()
+        if job is not None and self._candles_are_in(job, now):
+            self._start("train", self._train(job))
+        if self._pregenerate or self._refresh_is_due():
+            self._start("refresh", self._refresh(now))
+
+    def _start(self, lane: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run the work in its lane, or not at all while the lane is taken."""
+        running = self._lanes.get(lane)
+        if running is not None and not running.done():
+            work.close()
+            return
+        self._lanes[lane] = asyncio.create_task(self._in_lane(lane, work))
+
+    async def _in_lane(self, lane: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except StoreError as error:
+            self.store_error = error.message
+            self._refresh_retry_at = self._monotonic() + 10
+            log.error("a store failed", lane=lane, error=error.message, hint=error.hint)
+        except Exception as error:  # a defect in one lane must not end the others; it is logged with its trace
+            self._refresh_retry_at = self._monotonic() + 30
+            if lane == "refresh":
+                self.publisher.error = str(error) or type(error).__name__
+            log.exception("a defect ended the work of a lane", lane=lane)
+
+    def _run_periodic(self, name: str, now: int) -> None:
+        if name == "pregenerate":
+            self._pregenerate = True
+        else:
+            self.enqueue(name, "scheduled")
+        self.scheduler.ran(name, now)
+        self.job_store.set("last_runs", self.scheduler.last_runs)
+
+    def enqueue(self, kind: str, reason: str) -> Job:
+        job = self.training.enqueue(kind, reason, self.clock.now())
+        if kind == "full":
+            self.collection.ask_for_selection()
+        return job
+
+    def _first_training_due(self) -> bool:
+        """The first models are trained as soon as there are candles; after a failure not again at once."""
+        latest = self.training.list(1)
+        return not latest or self.clock.now() - latest[0]["ended"] > HOUR_MS
+
+    def _candles_are_in(self, job: Job, now: int) -> bool:
+        """A job waits for the candles of the hour to be asked for (successfully or not), not longer."""
+        collection = self.collection
+        if collection.running or (job.kind == "full" and collection.wants_selection and not collection.retry_in):
+            return False
+        return bool(job.batches) or collection.attempted_to >= collection.boundary(now)
+
+    def _refresh_is_due(self) -> bool:
+        training = self.training.queue.running is not None
+        if self._monotonic() < self._refresh_retry_at or not self.collection.followed:
+            return False
+        # While batches are being promoted one after the other, only new candles are worth a refresh.
+        if training:
+            return bool(self.publisher.models) and self.collection.collected_to > self.publisher.published_to
+        return self.publisher.due(self.collection.collected_to)
+
+    async def _collect(self, now: int) -> None:
+        before = self.collection.followed
+        if await self.collection.run(now) and self.collection.followed != before:
+            self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
+
+    async def _train(self, job: Job) -> None:
+        await self.training.run(job, self.collection.followed, self.clock.now, self.collection.collected_to)
+        self.store_error = ""
+
+    async def _refresh(self, now: int) -> None:
+        ahead, self._pregenerate = self._pregenerate, False
+        cache = self.config.prediction_cache
+        hours = cache.pregenerate_ttl_hours if ahead else cache.ttl_hours
+        await self.publisher.refresh(self.collection.followed, self.collection.collected_to, now, hours * HOUR_MS)
+        self.store_error = ""
+        self._notify("forecasts", {"cutoff": self.publisher.published_to, "coins": self.publisher.published_coins, "at": now})
+
+    async def pregenerate(self) -> dict[str, Any]:
+        """All forecasts anew, kept for pregenerate_ttl_hours."""
+        hours = self.config.prediction_cache.pregenerate_ttl_hours
+        return await self.publisher.refresh(self.collection.followed, self.collection.collected_to, self.clock.now(), hours * HOUR_MS)
+
+    async def _promote(self, name: str, now: int, run: str) -> None:
+        await self.publisher.promote(name, now, run, self.collection.followed)
+
+    async def roll_back(self, steps: int) -> dict[str, Any]:
+        await self.publisher.roll_back(steps, self.clock.now())
+        return self.publisher.describe_models()
+
+    # ------------------------------------------------------------------ housekeeping
+
+    async def _keep_house(self) -> None:
+        """Periodic housekeeping, dispatched by `schedule`: resources, conditions, expiry, pruning."""
+        house = self._housekeeping()
+        while True:
+            if self._clock_was_stepped():
+                house = self._housekeeping()  # its next runs were reckoned by the old time
+            house.run_pending()
+            await asyncio.sleep(1.0)
+
+    def _housekeeping(self) -> schedule.Scheduler:
+        house = schedule.Scheduler()
+        house.every(10).seconds.do(self._start_chore, "resources", self._read_resources)
+        house.every(5).seconds.do(self._start_chore, "conditions", self._judge)
+        house.every(10).minutes.do(self._start_chore, "expiry", self._expire)
+        house.every(1).hours.do(self._start_chore, "pruning", self._prune)
+        return house
+
+    def _start_chore(self, name: str, chore: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._start(name, chore())
+
+    async def _read_resources(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.resources = await loop.run_in_executor(None, self._meter.read)
+        self.peak_pss = max(self.peak_pss, self.resources.pss_total)
+        await self.publisher.on_disk(self._monotonic)  # a disk that hangs must not look alive
+        self.watchdog.beat("disk")
+
+    async def _judge(self) -> None:
+        for what, finding in self.health.evaluate(self.facts()):
+            severity = finding["severity"] if what == "raised" else "info"
+            say = {"error": log.error, "warning": log.warning}.get(severity, log.info)
+            say(f"condition {what}: {finding['text']}", condition=finding["name"], remedy=finding["remedy"])
+            self._notify("conditions", {"what": what, **finding})
+        self.watchdog.status(self._summary())
+
+    async def _expire(self) -> None:
+        await self.publisher.expire(self.clock.now())
+        await self.publisher.prune(self.training.unpromoted)
+
+    async def _prune(self) -> None:
+        before = self.clock.now() - self.config.storage.ledger_days * 24 * HOUR_MS
+        await self.publisher.on_disk(self.ledger.prune, before)
+
+    def _offset(self) -> float:
+        """Seconds between the machine's clock and its monotonic one; it changes when somebody steps the clock."""
+        return time.time() - time.monotonic()
+
+    def _clock_was_stepped(self) -> bool:
+        offset = self._offset()
+        step, self._clock_offset = offset - self._clock_offset, offset
+        if abs(step) < 1.0:
+            if self._monotonic() - self._clock_stepped_at > CLOCK_STEP_SHOWN:
+                self.clock_step = 0.0
+            return False
+        self.clock_step, self._clock_stepped_at = step, self._monotonic()
+        log.warning("the machine's clock was stepped", seconds=round(step, 1))
+        return isinstance(self.clock, SystemClock)
+
+    # ------------------------------------------------------------------ reload
+
+    def _reload(self) -> None:
+        """SIGHUP: read the configuration again, take what a running daemon can take, and name what waits for a restart."""
+        self.watchdog.reloading()
+        try:
+            new = load(self._config_path, self._environ).config
+            live, waiting = restart_needed(self.config, new)
+            self._apply(reloaded(self.config, new), live)
+            if waiting:
+                log.warning("reloaded; some keys wait for a restart", applied=",".join(live), waiting=",".join(waiting))
+            else:
+                log.info("reloaded", applied=",".join(live) or "nothing had changed")
+        except CryptodError as error:
+            log.error("the configuration was not reloaded; the old one stays", error=error.message, hint=error.hint)
+        finally:
+            self.watchdog.reloaded()
+
+    def _apply(self, config: Config, changed: list[str]) -> None:
+        self.config = self.publisher.config = self.collection.config = self.training.config = config
+        self.scheduler.replace(periodic_rows(config), self.clock.now())
+        logs.set_level(config.log.level)
+        if any(key.startswith("universe.") for key in changed):
+            self.collection.ask_for_selection()
+
+    # ------------------------------------------------------------------ what it says
+
+    def _job_changed(self, job: Job) -> None:
+        self._notify("jobs", job.describe())
+
+    def _notify(self, topic: str, payload: Mapping[str, Any]) -> None:
+        if hasattr(self, "control"):
+            self.control.notify(topic, msgpack.packb(dict(payload)))
+
+    def trouble(self, symbol: str) -> str:
+        """What is known to be wrong with a coin, in words, or nothing."""
+        collection = self.collection
+        if symbol in collection.failed:
+            return collection.failed[symbol]
+        if symbol not in self.publisher.predictor:
+            running = self.training.queue.running
+            if running is not None:
+                return f"{running.kind} training {running.id} is running"
+            for job in self.training.list(5):
+                for batch in job["batches"]:
+                    if symbol in batch["left_out"]:
+                        return str(batch["left_out"][symbol])
+            return "it has no model yet; it is trained at the next full retrain"
+        return collection.error
+
+    def _summary(self) -> str:
+        """One line for `systemctl status`."""
+        running = self.training.queue.running
+        doing = f"; {running.kind} training {running.done}/{running.total} {running.stage}" if running else ""
+        if self.collection.running:
+            doing += "; collecting candles"
+        return (
+            f"{len(self.publisher.predictor.symbols)} of {len(self.collection.followed)} coins forecast, health {self.health.severity}{doing}"
+        )
+
+    def facts(self) -> Facts:
+        """The snapshot that the conditions look at."""
+        now, collection, publisher = self.clock.now(), self.collection, self.publisher
+        boundary = collection.boundary(now - 5 * 60_000)
+        followed = collection.followed
+        trained = [symbol for symbol in followed if symbol in publisher.predictor]
+        stale = {}
+        if publisher.published_to >= boundary - HOUR_MS:
+            lag = {symbol: publisher.published_to - publisher.predictor.needs(symbol) for symbol in trained}
+            stale = {symbol: hours // HOUR_MS for symbol, hours in lag.items() if hours > 0}
+        latest = next((job for job in self.training.list(10) if job["ended"] and job["state"] != "cancelled"), None)
+        batches = latest["batches"] if latest else []
+        return Facts(
+            now=now, monotonic=self._monotonic(), boundary=boundary, started=self._first_start, followed=len(followed),
+            trained=len(trained), stale=stale, collected_to=collection.collected_to, exchange_error=collection.error,
+            full_enabled=self.config.full_retrain.enabled, full_last_done=self.training.last_full_done,
+            last_job_error=f"{latest['kind']} training {latest['id']} failed: {latest['error']}" if latest and latest["state"] == "failed" else "",
+            failed_batches=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "failed"),
+            gate_refused=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "done" and not b["promoted"]),
+            refused_checkpoints=publisher.refused, fallback=publisher.fallback(), refresh_error=publisher.error,
+            store_error=self.store_error, clock_step=self.clock_step, resources=self.resources,
+        )  # fmt: skip
+
+    def status(self) -> dict[str, Any]:
+        """Everything at a glance; ``ctl.render.status`` documents the shape."""
+        now, collection, publisher, resources = self.clock.now(), self.collection, self.publisher, self.resources
+        running = self.training.queue.running
+        last = collection.last
+        jobs = self.training.list(50)
+        return {
+            "now": now,
+            "process": {
+                "version": __version__, "pid": self.pid, "started": now - int(1000 * (self._monotonic() - self._born)),
+                "uptime": self._monotonic() - self._born, "ready": True, "state": "ready",
+                "clock": "system" if isinstance(self.clock, SystemClock) else str(self.clock),
+            },
+            "health": {"severity": self.health.severity, "conditions": self.health.findings},
+            "exchange": {
+                "id": self.config.exchange.id, "url": self.config.exchange.url, "last_collect": collection.last_at,
+                "error": collection.error, "retry_in": collection.retry_in, "collecting": collection.running,
+                "progress": None if collection.progress is None else {
+                    "stage": collection.progress.stage, "done": collection.progress.done, "total": collection.progress.total,
+                },
+                **({"new_candles": last.new_candles, "seconds": last.seconds, "requests": last.requests} if last else {}),
+            },
+            "candles": {
+                "symbols": len(collection.followed), "newest_close": collection.collected_to, "stale": sorted(self.facts().stale),
+                "left_out": len(collection.left_out),
+            },
+            "models": {
+                "generation": publisher.generation, "promoted_at": publisher.promoted_at, "checkpoints": len(publisher.models),
+                "coins": sum(symbol in publisher.predictor for symbol in collection.followed), "refused": publisher.refused,
+            },
+            "cache": publisher.stats(),
+            "training": {
+                "running": running.describe() if running else None, "queued": len(self.training.queue) - (running is not None),
+                "last_full": self.training.last_full_done,
+                "last_incremental": max((j["ended"] for j in jobs if j["kind"] == "incremental" and j["state"] == "done"), default=0),
+            },
+            "schedule": self.scheduler.describe(now),
+            "ledger": self._describe_ledger(),
+            "memory": {
+                "pss_total": resources.pss_total, "pss_daemon": resources.pss_daemon, "pss_children": resources.pss_children,
+                "peak_total": self.peak_pss, "limit": resources.memory_limit, "processes": resources.processes,
+            },
+            "cpu": {"percent": resources.cpu_percent},
+            "disk": {"path": str(self.state), "used": resources.disk_used, "free": resources.disk_free},
+        }  # fmt: skip
+
+    def _describe_ledger(self) -> dict[str, Any]:
+        stats = self.ledger.stats()
+        return {
+            "issues": stats["issues"], "first": stats["first_cutoff"], "last": stats["last_cutoff"], "damaged": stats["damaged"],
+            "bytes": self._environment.used_bytes(),
+        }  # fmt: skip
+
+    def describe_symbols(self) -> dict[str, Any]:
+        """The coins that are followed, by quote volume, and those left out, each with why."""
+        publisher, collection = self.publisher, self.collection
+        serves = {symbol: name for name, symbols in publisher.serving().items() for symbol in symbols}
+        stale = self.facts().stale
+        rows = []
+        for symbol in collection.followed:
+            model = serves.get(symbol)
+            reason = self.trouble(symbol) if model is None or symbol in stale else ""
+            newest = publisher.predictor.needs(symbol) if model else collection.collected_to
+            rows.append({"symbol": symbol, "newest_close": newest, "stale": symbol in stale, "reason": reason, "model": model})
+        return {"followed": rows, "left_out": collection.left_out}

@@ -1,0 +1,141 @@
+"""The collect lane, with a pool that plays the child: when it is due, what it keeps, how it backs off."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from cryptod.config import Config
+from cryptod.daemon.collection import RETRY_FIRST, RETRY_MOST, SETTLE_MS, Collection
+from cryptod.errors import WorkerError
+from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Report
+
+HOUR = 3_600_000
+NOW = 1_685_620_800_000 + 10_000
+BOUNDARY = 1_685_620_800_000
+
+
+class FakeJobs:
+    def __init__(self) -> None:
+        self.records: dict[str, Any] = {}
+
+    def get(self, name: str) -> Any:
+        return self.records.get(name)
+
+    def set(self, name: str, value: Any) -> None:
+        self.records[name] = value
+
+
+class FakePool:
+    def __init__(self) -> None:
+        self.orders: list[CollectOrder] = []
+        self.reply: Report | WorkerError = collected()
+
+    async def run(self, order: CollectOrder, *, on_report: Callable[[Report], None], deadline_s: float, silence_s: float) -> Report:
+        self.orders.append(order)
+        if isinstance(self.reply, WorkerError):
+            raise self.reply
+        return self.reply
+
+
+def collected(failed: dict[str, str] | None = None) -> CollectDone:
+    return CollectDone(
+        job=0, symbols=("BTC/USDT", "ETH/USDT"), left_out={"USDC/USDT": "a stablecoin"}, failed=failed or {}, new_candles=2,
+        revised_candles=0, requests=2, seconds=0.1,
+    )  # fmt: skip
+
+
+class House:
+    def __init__(self, jobs: FakeJobs | None = None) -> None:
+        self.jobs, self.pool, self.seconds = jobs or FakeJobs(), FakePool(), 1000.0
+        self.lane = Collection(Config(), "candles", self.pool, self.jobs, lambda: self.seconds)  # type: ignore[arg-type]
+
+    def run(self, now: int = NOW) -> bool:
+        return asyncio.run(self.lane.run(now))
+
+
+def test_the_first_collection_chooses_the_universe_and_later_ones_follow_it() -> None:
+    house = House()
+    assert house.lane.due(NOW)
+    assert house.run()
+    assert house.pool.orders[0].select_universe
+    assert house.lane.followed == ("BTC/USDT", "ETH/USDT")
+    assert not house.lane.due(NOW)
+    assert house.lane.due(NOW + HOUR)
+    house.run(NOW + HOUR)
+    assert not house.pool.orders[1].select_universe
+    assert house.pool.orders[1].symbols == ("BTC/USDT", "ETH/USDT")
+
+
+def test_a_candle_gets_a_moment_to_be_published() -> None:
+    house = House()
+    house.run(BOUNDARY + SETTLE_MS)
+    assert house.lane.collected_to == BOUNDARY
+    assert not house.lane.due(BOUNDARY + HOUR + SETTLE_MS - 1)
+    assert house.lane.due(BOUNDARY + HOUR + SETTLE_MS)
+
+
+def test_what_was_collected_is_known_after_a_restart() -> None:
+    jobs = FakeJobs()
+    House(jobs).run()
+    again = House(jobs)
+    assert again.lane.followed == ("BTC/USDT", "ETH/USDT")
+    assert again.lane.left_out == {"USDC/USDT": "a stablecoin"}
+    assert not again.lane.due(NOW)
+
+
+def test_an_unreachable_exchange_is_asked_again_at_growing_intervals_of_real_time() -> None:
+    house = House()
+    house.pool.reply = Failed(job=0, error="connection refused")
+    waits = []
+    for _ in range(9):
+        assert house.lane.due(NOW)
+        assert not house.run()
+        assert not house.lane.due(NOW + 100 * HOUR)
+        waits.append(house.lane.retry_in)
+        house.seconds += house.lane.retry_in
+    assert waits[:3] == [RETRY_FIRST, 2 * RETRY_FIRST, 4 * RETRY_FIRST]
+    assert waits[-1] == RETRY_MOST
+    assert house.lane.error == "connection refused"
+    house.pool.reply = collected()
+    assert house.run()
+    assert house.lane.error == ""
+    assert house.lane.retry_in == 0
+
+
+def test_the_exchanges_own_retry_after_is_honoured() -> None:
+    house = House()
+    house.pool.reply = Failed(job=0, error="banned", retry_after=3000.0)
+    house.run()
+    assert house.lane.retry_in == 3000.0
+
+
+def test_one_coin_that_fails_is_tried_again_and_does_not_stop_the_others() -> None:
+    house = House()
+    house.pool.reply = collected(failed={"ETH/USDT": "timed out"})
+    assert house.run()
+    assert house.lane.error == ""
+    assert house.lane.collected_to == BOUNDARY
+    assert not house.lane.due(NOW)
+    house.seconds += RETRY_FIRST
+    assert house.lane.due(NOW)
+
+
+def test_a_child_that_dies_is_a_failed_collection() -> None:
+    house = House()
+    house.pool.reply = WorkerError("killed by signal 9")
+    assert not house.run()
+    assert house.lane.error == "killed by signal 9"
+    assert house.lane.attempted_to == BOUNDARY
+
+
+def test_a_new_selection_that_fails_keeps_the_universe_there_was() -> None:
+    house = House()
+    house.run()
+    house.lane.ask_for_selection()
+    assert house.lane.due(NOW)
+    house.pool.reply = Failed(job=0, error="down")
+    house.run()
+    assert house.lane.followed == ("BTC/USDT", "ETH/USDT")
+    assert not house.lane.wants_selection
