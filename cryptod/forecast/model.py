@@ -1,0 +1,203 @@
+"""A trained batch: what a checkpoint holds, and the quantiles that follow from features.
+
+Knows arrays, features and the references; no store, no clock, no torch. A forecast of log return over h hours is
+
+    quantile = scale(coin, h) x factor(coin, h) x residual quantile(h, level)
+
+with log scale = half (HARX + network correction) + half the log of the season ahead, raised where the width would shrink with h. The
+references are issued beside it, and `source` says per coin which of them all is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from cryptod.errors import CheckpointError
+from cryptod.forecast import baselines, features, network
+from cryptod.forecast.baselines import REFERENCES
+from cryptod.forecast.features import COLUMN, FeatureState
+from cryptod.forecast.season import WEEK, Season
+from cryptod.market import MAX_HORIZON, QUANTILE_LEVELS, Bool, Float32, Float64, Int64, UInt8
+
+SOURCES: Final = ("model", *REFERENCES)
+"""Who may serve a coin; `Model.source` holds places in this tuple."""
+
+LOOSE_PEG: Final = 3.0
+"""A pegged coin's quantiles widen once its volatility of the last hours is so many times that of its training window."""
+
+
+class Quantiles(NamedTuple):
+    """Quantiles of the cumulative log return, float32 [..., n, 24, 9]: as served, and each reference's."""
+
+    served: Float32
+    references: dict[str, Float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The current parameters of one batch of n coins.
+
+    ``harx`` [24, HARX_TERMS], ``har`` [24, HAR_TERMS], ``residuals`` [24, 9], ``factors`` [n, 24], ``rest`` [n] (mean variance per hour in training):
+    float64. ``weights``, ``input_mean``, ``input_scale``: the network's, float32. ``tables``: float32 [4, n, 24, 9] residual quantiles of the
+    references. ``source``: uint8 [n], places in `SOURCES`. ``pegged``: bool [n]. ``precision`` [INPUTS, INPUTS], ``limit``: for `strangeness`.
+    ``state``: the recursions at ``cutoff``.
+    """
+
+    name: str
+    kind: str
+    symbols: tuple[str, ...]
+    cutoff: int
+    season: Season
+    harx: Float64
+    har: Float64
+    weights: dict[str, Float32]
+    input_mean: Float32
+    input_scale: Float32
+    residuals: Float64
+    factors: Float64
+    rest: Float64
+    tables: Float32
+    source: UInt8
+    pegged: Bool
+    precision: Float64
+    limit: float
+    state: FeatureState
+    meta: dict[str, Any]
+
+    def scales(self, own: Float32, market: Float32, hours: Int64) -> Float64:
+        """float64 [..., n, 24]: scale per square root of variance, season ahead included.
+
+        ``own``: float32 [..., n, len(OWN)]; ``market``: float32 [..., len(MARKET)]; ``hours``: int64 [...], hour of the week that opens at the cutoff.
+        """
+        log_variance = baselines.harx_terms(own, market) @ self.harx.T + self.correction(own, market)
+        ahead = baselines.season_scale(self.season.ahead(), hours)
+        return baselines.widening(np.exp(0.5 * log_variance) * ahead, self.residuals[:, -1] - self.residuals[:, 0])
+
+    def correction(self, own: Float32, market: Float32) -> Float32:
+        """float32 [..., n, 24]: the network's part of the log variance."""
+        raw = network.standardise(network.inputs(own, market), self.input_mean, self.input_scale)
+        found = network.forward(self.weights, raw.reshape(-1, raw.shape[-1]))
+        return np.asarray(found.reshape(*raw.shape[:-1], MAX_HORIZON), np.float32)
+
+    def quantiles(self, own: Float32, market: Float32, hours: Int64, coins: Int64) -> Quantiles:
+        """Quantiles for the coins in columns ``coins`` [n] of this model, of features as in `scales`."""
+        ahead = baselines.season_scale(self.season.ahead(), hours)
+        references = {}
+        for place, name in enumerate(REFERENCES):
+            scale = baselines.reference_scales(name, own, market, ahead, self.har)
+            references[name] = scale[..., None].astype(np.float32) * self.tables[place][coins]
+        source = self.source[coins]
+        served = (self.scales(own, market, hours) * self.factors[coins])[..., None].astype(np.float32) * self.residuals.astype(np.float32)
+        for place in np.unique(source[source > 0]):
+            served[..., source == place, :, :] = references[SOURCES[place]][..., source == place, :, :]
+        if self.pegged[coins].any():
+            served *= np.where(self.pegged[coins], self.looseness(own, coins), 1.0)[..., None, None].astype(np.float32)
+        return Quantiles(served, references)
+
+    def looseness(self, own: Float32, coins: Int64) -> Float64:
+        """float64 [..., n]: 1 while a coin is as calm as in training, above it once it moves `LOOSE_PEG` times as much or more."""
+        recent = np.exp(0.5 * own[..., COLUMN["level_4"]].astype(np.float64))
+        return np.asarray(np.maximum(recent / np.sqrt(self.rest[coins] + 1e-9) / LOOSE_PEG, 1.0))
+
+    def strangeness(self, own: Float32, market: Float32) -> Float64:
+        """float64 [..., n]: Mahalanobis distance of the network's inputs from the training window's, 1 where 1 % of the training rows lay beyond."""
+        raw = (network.inputs(own, market) - self.input_mean) / self.input_scale
+        return np.sqrt(np.maximum(((raw @ self.precision) * raw).sum(axis=-1), 0.0)) / self.limit
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a checkpoint stores, by name."""
+        return {
+            "season.variance": self.season.variance,
+            "season.volume": self.season.volume,
+            **{f"network.{name}": value for name, value in self.weights.items()},
+            **{f"state.{name}": value for name, value in self.state.arrays().items()},
+            **{name: getattr(self, name) for name in _shapes(0)},
+            "pegged": self.pegged.astype(np.uint8),
+            "limit": np.array([self.limit]),
+        }
+
+    def document(self) -> dict[str, Any]:
+        """The checkpoint's meta: ``meta`` and what identifies the model."""
+        return {
+            **self.meta,
+            "schema": features.SCHEMA,
+            "kind": self.kind,
+            "symbols": list(self.symbols),
+            "cutoff": self.cutoff,
+        }
+
+    @classmethod
+    def from_checkpoint(cls, name: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Model:
+        """The model of a checkpoint, or `CheckpointError` where anything is missing, misshapen, not finite or of another schema."""
+        if meta.get("schema") != features.SCHEMA:
+            raise CheckpointError(
+                f"checkpoint {name}: feature schema {meta.get('schema')!r}, this version needs {features.SCHEMA}",
+                hint="run: cryptoctl train full",
+            )
+        try:
+            symbols = tuple(str(symbol) for symbol in meta["symbols"])
+            kind, cutoff = str(meta["kind"]), int(meta["cutoff"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"checkpoint {name}: its meta lacks or garbles {error}") from error
+        found = {}
+        expected = {
+            **_shapes(len(symbols)),
+            "season.variance": ((WEEK,), np.float64),
+            "season.volume": ((WEEK,), np.float64),
+            "pegged": ((len(symbols),), np.uint8),
+            "limit": ((1,), np.float64),
+        }
+        for key, (shape, dtype) in expected.items():
+            given = arrays.get(key)
+            if given is None or given.shape != shape or given.dtype != dtype:
+                raise CheckpointError(f"checkpoint {name}: {key} is missing or not {np.dtype(dtype)} {shape}")
+            if not np.isfinite(given).all():
+                raise CheckpointError(f"checkpoint {name}: {key} is not finite")
+            found[key] = given
+        if (
+            not (found["season.variance"] > 0).all()
+            or not (np.diff(found["residuals"]) >= 0).all()
+            or not (np.diff(found["tables"]) >= 0).all()
+        ):
+            raise CheckpointError(f"checkpoint {name}: a season that is not positive, or quantiles that cross")
+        if not (found["source"] < len(SOURCES)).all() or not (found["residuals"][:, -1] > found["residuals"][:, 0]).all():
+            raise CheckpointError(f"checkpoint {name}: an unknown source, or residuals without width")
+        weights = {key.removeprefix("network."): value for key, value in arrays.items() if key.startswith("network.")}
+        network.check(weights)
+        state = FeatureState.from_arrays(
+            {key.removeprefix("state."): value for key, value in arrays.items() if key.startswith("state.")}, len(symbols)
+        )
+        return cls(
+            name=name,
+            kind=kind,
+            symbols=symbols,
+            cutoff=cutoff,
+            season=Season(found["season.variance"], found["season.volume"]),
+            weights=weights,
+            pegged=found["pegged"] > 0,
+            limit=float(found["limit"][0]),
+            state=state,
+            meta=dict(meta),
+            **{key: found[key] for key in _shapes(0)},
+        )
+
+
+def _shapes(coins: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Arrays of a checkpoint that a model keeps under the same name."""
+    levels = len(QUANTILE_LEVELS)
+    return {
+        "harx": ((MAX_HORIZON, baselines.HARX_TERMS), np.float64),
+        "har": ((MAX_HORIZON, baselines.HAR_TERMS), np.float64),
+        "input_mean": ((network.INPUTS,), np.float32),
+        "input_scale": ((network.INPUTS,), np.float32),
+        "residuals": ((MAX_HORIZON, levels), np.float64),
+        "factors": ((coins, MAX_HORIZON), np.float64),
+        "rest": ((coins,), np.float64),
+        "tables": ((len(REFERENCES), coins, MAX_HORIZON, levels), np.float32),
+        "source": ((coins,), np.uint8),
+        "precision": ((network.INPUTS, network.INPUTS), np.float64),
+    }

@@ -1,0 +1,180 @@
+"""A batch's training window: which coins can be trained, features and outcomes of every hour that can be learned from.
+
+Knows candles, features and seasons; no store, no torch, no model. Memory is what it is careful with: float32, one batch at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from cryptod.forecast import network
+from cryptod.forecast.features import MARKET, OWN, WARM_HOURS, FeatureState, market_terms, scan
+from cryptod.forecast.season import Season, hour_of_week
+from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, MAX_HORIZON, VOLUME, Bool, Float32, Float64, Int64, Panel
+
+MIN_DAYS: Final = 45
+_SILENT_DAYS: Final = 7
+FLOOR: Final = 0.01
+"""Part of a coin's mean variance that is added to what the regressions explain: else an hour without trades is an outlier of their logarithm."""
+_PEG_MOVE: Final = 1.64 * 0.001
+_TICK_MOVE: Final = 1.64 * 0.003
+_TICK_SHARE: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the candles say of each coin before anything is fitted: ``left_out``: symbol -> reason; ``pegged``: bool [n]."""
+
+    left_out: dict[str, str]
+    pegged: Bool
+
+
+def survey(panel: Panel) -> Survey:
+    """Which coins of the panel cannot be trained, and which are pegged or so flat that only their own empirical quantiles fit them.
+
+    Pegged: 9 of 10 hourly moves below 0.16 % (a volatility of 0.1 % an hour if normal; robust to the hour that breaks the peg), or below
+    0.49 % with more than 5 % of the traded hours without any range (prices that stand on ticks).
+    """
+    left_out: dict[str, str] = {}
+    pegged = np.zeros(len(panel.symbols), bool)
+    for column, symbol in enumerate(panel.symbols):
+        values = panel.values[:, column]
+        sane = (panel.status[:, column] == CANDLE) & (values[:, LOW] > 0) & np.isfinite(values).all(axis=1)
+        traded = np.flatnonzero(sane & ((values[:, VOLUME] > 0) | (values[:, HIGH] > values[:, LOW])))
+        silent = (len(values) - 1 - traded[-1]) / 24 if len(traded) else 0.0
+        if len(traded) == 0:
+            left_out[symbol] = "no candle in the training window"
+        elif silent > _SILENT_DAYS:
+            left_out[symbol] = f"halted or delisted: no trade for {silent:.0f} days"
+        elif len(traded) < MIN_DAYS * 24:
+            left_out[symbol] = f"too young: {len(traded) / 24:.0f} days of candles, {MIN_DAYS} are needed"
+        else:
+            adjacent = traded[1:][np.diff(traded) == 1]
+            if len(adjacent) < MIN_DAYS * 6:
+                left_out[symbol] = "too thin: it hardly trades in two hours running"
+                continue
+            move = float(np.quantile(np.abs(np.log(values[adjacent, CLOSE] / values[adjacent - 1, CLOSE])), 0.9))
+            still = float((values[traded, HIGH] <= values[traded, LOW]).mean())
+            pegged[column] = move < _PEG_MOVE or (still > _TICK_SHARE and move < _TICK_MOVE)
+    return Survey(left_out, pegged)
+
+
+class MarketSums:
+    """Means over all coins of what each adds to the market's features, gathered group by group: [T, len(MARKET)]."""
+
+    def __init__(self, hours: int) -> None:
+        self._sum = np.zeros((hours, len(MARKET)))
+        self._count = np.zeros(hours)
+
+    def add(self, part: slice, own: Float32, chosen: Bool) -> None:
+        """``own``: float32 [t, n, len(OWN)] of the hours in ``part``; ``chosen``: bool [t, n], which of them count."""
+        self._sum[part] += np.einsum("tnm,tn->tm", market_terms(own), chosen.astype(np.float64))
+        self._count[part] += chosen.sum(axis=1)
+
+    def means(self) -> Float32:
+        """float32 [T, len(MARKET)]; 0 in an hour in which no coin counted."""
+        return (self._sum / np.maximum(self._count, 1.0)[:, None]).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Features and outcomes of n coins over T hours; the origins are the V (hour, coin) pairs that can be learned from, in order of time.
+
+    ``own`` [T, n, len(OWN)], ``market`` [T, len(MARKET)]: float32. ``hours``: int64 [T], hour of the week that opens at each cutoff. ``log_close``: float64
+    [T, n]. ``origin``: bool [T, n]. ``row``, ``coin``: int64 [V]. ``inputs``: float32 [V, INPUTS], network inputs not standardised. ``target``: float32
+    [V, 24], log of the mean winsorised variance of the coming hours. ``outcome``: float32 [V, 24], cumulative log returns. ``rest``: float64 [n], mean
+    variance. ``state``: recursions at the end.
+    """
+
+    symbols: tuple[str, ...]
+    start: int
+    season: Season
+    pegged: Bool
+    own: Float32
+    market: Float32
+    hours: Int64
+    log_close: Float64
+    origin: Bool
+    row: Int64
+    coin: Int64
+    inputs: Float32
+    target: Float32
+    outcome: Float32
+    rest: Float64
+    state: FeatureState
+
+    @property
+    def length(self) -> int:
+        return len(self.own)
+
+    def outcomes(self, rows: Int64) -> Float64:
+        """float64 [len(rows), n, 24]: cumulative log returns from the given hours, NaN where they cannot be learned from."""
+        ahead = rows[:, None] + np.arange(1, MAX_HORIZON + 1)
+        found = self.log_close[ahead].transpose(0, 2, 1) - self.log_close[rows][:, :, None]
+        return np.where(self.origin[rows][:, :, None], found, np.nan)
+
+
+def build(panel: Panel, pegged: Bool, season: Season, market: Float32) -> Window:
+    """Scan the panel and lay out what can be learned from it.
+
+    An origin is a live hour of a warm coin followed by 24 live hours with an unbroken price chain. Pegged coins have origins too (their tables need
+    them); who fits a pool leaves them out.
+    """
+    hours, coins = panel.status.shape
+    own = np.empty((hours, coins, len(OWN)), np.float32)
+    variance, close, count = np.empty((hours, coins)), np.empty((hours, coins)), np.empty((hours, coins))
+    live, broken = np.empty((hours, coins), bool), np.empty((hours, coins), bool)
+    state = FeatureState.empty(coins)
+    for part, rows in scan(state, panel, season):
+        own[part], variance[part], close[part], count[part] = rows.own, rows.variance, rows.close, rows.count
+        live[part], broken[part] = rows.live, rows.broken
+    whole = np.concatenate([np.zeros((1, coins)), np.cumsum(live & ~broken, axis=0)])
+    last = max(hours - MAX_HORIZON, 0)
+    origin = np.zeros((hours, coins), bool)
+    origin[:last] = live[:last] & (count[:last] >= WARM_HOURS) & (whole[MAX_HORIZON + 1 :] - whole[1 : last + 1] == MAX_HORIZON)
+    row, coin = np.nonzero(origin)
+    variance = np.where(live, variance, 0.0)
+    rest = variance.sum(axis=0) / np.maximum(live.sum(axis=0), 1)
+    total = np.concatenate([np.zeros((1, coins)), np.cumsum(variance, axis=0)])
+    log_close = np.log(np.where(np.isfinite(close), close, 1.0))
+    target = np.empty((len(row), MAX_HORIZON), np.float32)
+    outcome = np.empty((len(row), MAX_HORIZON), np.float32)
+    inputs = np.empty((len(row), network.INPUTS), np.float32)
+    now, price, floor = total[row + 1, coin], log_close[row, coin], FLOOR * rest[coin] + 1e-10
+    for h in range(1, MAX_HORIZON + 1):
+        target[:, h - 1] = np.log((total[row + 1 + h, coin] - now) / h + floor)
+        outcome[:, h - 1] = log_close[row + h, coin] - price
+    for part in pieces(len(row)):
+        inputs[part] = network.inputs(own[row[part], coin[part]][:, None], market[row[part]])[:, 0]
+    return Window(
+        symbols=panel.symbols,
+        start=panel.start,
+        season=season,
+        pegged=pegged,
+        own=own,
+        market=market,
+        hours=hour_of_week(panel.open_times + HOUR.ms),
+        log_close=log_close,
+        origin=origin,
+        row=row,
+        coin=coin,
+        inputs=inputs,
+        target=target,
+        outcome=outcome,
+        rest=rest,
+        state=state,
+    )
+
+
+def pieces(rows: int, size: int = 8192) -> list[slice]:
+    """Slices that cover ``rows`` rows, so that float64 temporaries stay small."""
+    return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
+
+
+def named(reasons: Mapping[str, str], symbols: tuple[str, ...]) -> dict[str, str]:
+    """The reasons that concern some of the symbols."""
+    return {symbol: reasons[symbol] for symbol in symbols if symbol in reasons}
