@@ -1,0 +1,301 @@
+"""Bring the candle store up to date: the work of a collect child, from its order to its report.
+
+Knows the exchange, the rules of the universe, and the store, which it alone writes. Level-triggered: each run looks at
+what the store lacks and asks for that, so a run that was killed, failed or skipped is made good by the next one.
+
+A coin that fails leaves the others alone and is tried again at the next run; an exchange that bans, or that nobody
+reaches, ends the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from cryptod.errors import CryptodError, DamagedError, ExchangeError
+from cryptod.ingest.answer import examine, named
+from cryptod.ingest.exchange import Exchange, UnknownSymbol
+from cryptod.ingest.history import RECHECKED, History
+from cryptod.ingest.universe import Universe, select
+from cryptod.logs import get_logger
+from cryptod.market import CLOSE, OPEN, TIMEFRAMES, Float64, Int64, parse_symbol
+from cryptod.store.candles import CandleStore, Fetched
+from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report
+
+IN_FLIGHT: Final = 8
+"""Coins that are asked for at once; ccxt's limiter spaces the requests."""
+ROUNDS: Final = 5
+"""How often a coin's doubtful hours are asked for in one run; two settle them unless answers keep changing."""
+BEAT: Final = 0.5
+"""Seconds between reports of progress, and between writes of what came in."""
+MONTH_HOURS: Final = 730
+KEPT_DAYS: Final = 30
+"""Candles are kept so many days longer than they are needed, so that a longer look back need not fetch all anew."""
+SILENT_DAYS: Final = 7
+"""A coin without a candle for so long is halted or delisted and is not followed; the next choice of the universe sees it again."""
+SKEW_MS: Final = 60_000
+JUMP: Final = 3.0
+"""Log return from one candle's close to the next one's open that no market makes: the coin was redenominated, or is another one."""
+
+log = get_logger("collector")
+
+
+def run(order: CollectOrder, report: Callable[[Report], None]) -> None:
+    """Carry out the order; the last thing reported is `CollectDone` or `Failed`."""
+    try:
+        with _opened(Path(order.candles)) as store:
+            done = asyncio.run(_Run(order, store, report).collect())
+    except CryptodError as error:
+        retry_after = error.retry_after if isinstance(error, ExchangeError) else None
+        report(Failed(job=order.job, error=error.message, hint=error.hint, retry_after=retry_after))
+    else:
+        report(done)
+
+
+def _opened(path: Path) -> CandleStore:
+    """The store; a damaged one is set aside and begun anew, for the exchange still has what was in it."""
+    try:
+        return CandleStore.open(path, writer=True)
+    except DamagedError as error:
+        aside = path.with_name(path.name + ".damaged")
+        for old in aside.glob("*"):
+            old.unlink()
+        path.rename(aside)
+        log.error("the candle store was damaged and is fetched anew", error=error.message, set_aside=str(aside))
+        return CandleStore.open(path, writer=True)
+
+
+class _Run:
+    """One order's state."""
+
+    def __init__(self, order: CollectOrder, store: CandleStore, report: Callable[[Report], None]) -> None:
+        self._order, self._store, self._report = order, store, report
+        self._timeframe = TIMEFRAMES[order.timeframe]
+        self._began = time.monotonic()
+        self._exchange = Exchange(order.exchange, order.url, on_wait=self._say)
+        self._listed: dict[str, list[int]] = store.facts("listed") or {}
+        """symbol -> [asked from, open time of the exchange's first candle]"""
+        self._pending: list[Fetched] = []
+        self._left_out: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
+        self._new = self._revised = 0
+        self._stage, self._done, self._total, self._text = "markets", 0, 0, ""
+        self._markets_asked: asyncio.Task[dict[str, bool]] | None = None
+        self._now = self._start = self._end = 0
+
+    async def collect(self) -> CollectDone:
+        async with self._exchange:
+            work, beat = asyncio.create_task(self._collect()), asyncio.create_task(self._beat())
+            await asyncio.wait((work, beat), return_when=asyncio.FIRST_COMPLETED)
+            if beat.done():  # what came in cannot be written: no use in asking on
+                work.cancel()
+                await asyncio.wait((work,))
+                beat.result()
+            beat.cancel()
+            return await work
+
+    async def _collect(self) -> CollectDone:
+        order = self._order
+        self._set_clock(await self._exchange.time())
+        symbols = await self._choose()
+        missing = max((int(self._history(symbol).wanted().sum()) for symbol in symbols), default=0)
+        self._stage = "backfill" if missing > 2 * RECHECKED else "update"
+        self._done, self._total = 0, len(symbols)
+        self._tell()
+        places = asyncio.Semaphore(IN_FLIGHT)
+        async with asyncio.TaskGroup() as group:
+            for symbol in symbols:
+                group.create_task(self._bring_up_to_date(symbol, places))
+        self._flush()
+        self._store.drop_before(self._start - KEPT_DAYS * 24 * self._timeframe.ms)
+        blocked = self._exchange.blocked
+        if blocked is not None and (blocked.retry_after is not None or len(self._failed) == len(symbols)):
+            raise blocked  # what was fetched before stands in the store; the next run goes on from there
+        self._tell()
+        return CollectDone(
+            job=order.job,
+            symbols=tuple(symbol for symbol in symbols if symbol not in self._left_out),
+            left_out=self._left_out,
+            failed=self._failed,
+            new_candles=self._new,
+            revised_candles=self._revised,
+            requests=self._exchange.requests,
+            seconds=time.monotonic() - self._began,
+        )
+
+    def _set_clock(self, told: int | None) -> None:
+        """Closed is what is closed by the exchange's clock, and by the order's: a clock that is off must not age a candle."""
+        self._now = self._order.now if told is None else told
+        skew = self._now - self._order.now
+        self._end = self._timeframe.floor(min(self._now, self._order.now))
+        self._start = max(0, self._end - self._order.months_back * MONTH_HOURS * self._timeframe.ms)
+        # A simulated exchange's clock may run faster than life, and is then ahead by the time that the order took.
+        if abs(skew) > SKEW_MS and not self._order.url:
+            log.warning("this machine's clock and the exchange's do not agree", ahead_s=-skew / 1000, exchange=self._order.exchange)
+        self._skew = skew / 1000
+
+    # Which coins
+
+    async def _choose(self) -> tuple[str, ...]:
+        """The coins to follow, with the markets that the exchange needs to be asked for them."""
+        saved = self._store.facts("universe") or {}
+        mine = {"exchange": self._order.exchange, "simulated": bool(self._order.url), "quote": self._order.quote}
+        if saved and any(saved.get(key) != value for key, value in mine.items()):
+            log.info("candles of another market are dropped", was=saved.get("exchange"), now=self._order.exchange)
+            for symbol in self._store.symbols():
+                self._store.drop(symbol)
+            saved, self._listed = {}, {}
+        symbols = self._order.symbols or tuple(saved.get("symbols", ()))
+        if self._order.select_universe or not symbols:
+            try:
+                universe = await self._selected(symbols)
+            except ExchangeError as error:
+                if not symbols or self._exchange.blocked is not None:
+                    raise
+                log.warning("the universe stays as it is: it could not be chosen anew", error=error.message, hint=error.hint)
+                universe = Universe(symbols, saved.get("left_out", {}))
+        else:
+            left_out = {symbol: reason for symbol, reason in saved.get("left_out", {}).items() if symbol not in symbols}
+            universe = Universe(symbols, left_out)
+            markets: dict[str, dict[str, Any]] = saved.get("markets", {})
+            if set(markets) >= set(symbols):
+                self._exchange.use_markets(markets)
+            else:
+                await self._load_markets()
+        self._left_out = dict(universe.left_out)
+        records = self._exchange.records(universe.symbols)
+        if not records:
+            records = saved.get("markets", {})
+            self._exchange.use_markets(records)
+        self._store.set_facts("universe", {**mine, "symbols": list(universe.symbols), "left_out": universe.left_out, "markets": records})
+        return universe.symbols
+
+    async def _selected(self, followed: tuple[str, ...]) -> Universe:
+        order = self._order
+        trading = await self._load_markets()
+        days = await self._exchange.last_day() if order.size > len(order.include) else {}
+        if not days and order.size > len(order.include):
+            raise ExchangeError(f"{order.exchange} gave no volumes to choose coins by", hint="it is tried again")
+        return select(
+            trading, days, quote=order.quote, size=order.size, include=order.include, exclude=order.exclude,
+            followed=followed, exchange=order.exchange,
+        )  # fmt: skip
+
+    async def _load_markets(self) -> dict[str, bool]:
+        """All spot pairs, asked for at most once in a run."""
+        if self._markets_asked is None:
+            self._markets_asked = asyncio.create_task(self._exchange.load_markets())
+        return await asyncio.shield(self._markets_asked)
+
+    # One coin
+
+    def _history(self, symbol: str) -> History:
+        asked, first = self._listed.get(symbol, (self._end, 0))
+        start = min(self._end, max(self._start, first)) if asked <= self._start else self._start
+        return History(self._store.status(symbol, start, self._end), start, self._now, self._timeframe)
+
+    async def _bring_up_to_date(self, symbol: str, places: asyncio.Semaphore) -> None:
+        async with places:
+            history = self._history(symbol)
+            try:
+                await self._ask(parse_symbol(symbol), history)
+            except UnknownSymbol as error:
+                self._left_out[symbol] = f"{self._order.exchange} does not have it any more"
+                log.info("a coin is gone from the exchange", symbol=symbol, error=error.message)
+            except CryptodError as error:
+                self._failed[symbol] = str(error)
+            else:
+                self._judge(symbol, history)
+            self._keep(symbol, history)
+            self._done += 1
+
+    async def _ask(self, symbol: str, history: History) -> None:
+        """Ask for what is wanted, then for what is doubtful until nothing is."""
+        page = self._exchange.page
+        wanted = history.wanted()
+        for _ in range(ROUNDS):
+            for since, count in history.windows(wanted, page):
+                if not history.answered(since, count):
+                    # Far from the end, a full page shows whether the exchange gave what was asked for or only its newest.
+                    near = since + page * self._timeframe.ms >= self._end
+                    rows = await self._candles(symbol, since, count if near else page)
+                    history.take(examine(rows, self._end, self._timeframe), since, count, page)
+            wanted = history.doubtful(page)
+            if not wanted.any():
+                return
+
+    async def _candles(self, symbol: str, since: int, count: int) -> list[list[Any]]:
+        try:
+            return await self._exchange.candles(symbol, self._timeframe, since, count)
+        except UnknownSymbol:
+            # The markets that were kept may be out of date: look once, and believe the exchange then.
+            if self._markets_asked is not None and self._markets_asked.done():
+                raise
+            await self._load_markets()
+            return await self._exchange.candles(symbol, self._timeframe, since, count)
+
+    def _judge(self, symbol: str, history: History) -> None:
+        """What is to be said of a coin whose questions were all answered."""
+        begins = history.begins()
+        if begins is not None and begins > self._start:
+            self._listed[symbol] = [self._start, begins]
+        recent = {time: flaw for time, flaw in history.refused.items() if time >= self._end - RECHECKED * self._timeframe.ms}
+        late, last = history.late(), history.last()
+        if history.refused:
+            log.warning("candles were refused", symbol=symbol, what=named(history.refused))
+        if last is None or last < self._end - SILENT_DAYS * 24 * self._timeframe.ms:
+            since = "at all" if last is None else f"since {_date(last)}"
+            self._left_out[symbol] = f"{self._order.exchange} has no candle of it {since}: halted or delisted"
+        elif recent:
+            self._failed[symbol] = named(recent)
+        elif late is not None:
+            self._failed[symbol] = f"its candle of {_date(late)} is not there yet"
+
+    def _keep(self, symbol: str, history: History) -> None:
+        times, values = history.candles()
+        quiet = history.no_trade()
+        if len(times) or len(quiet):
+            self._pending.append(Fetched(symbol, times, values, quiet))
+        for time_, size in _jumps(times, values, self._timeframe.ms):
+            log.warning("the price jumped: redenominated, or another coin under its name?", symbol=symbol, at=_date(time_), log_return=size)
+
+    # What is written and told
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        new, revised = self._store.apply(pending)
+        self._new, self._revised = self._new + new, self._revised + revised
+        self._store.set_facts("listed", self._listed)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            self._flush()
+            self._tell()
+
+    def _say(self, text: str) -> None:
+        self._text = text
+        log.info(text)
+        self._tell()
+
+    def _tell(self) -> None:
+        figures = {"requests": float(self._exchange.requests), "new_candles": float(self._new), "clock_skew_s": self._skew}
+        self._report(Progress(job=self._order.job, stage=self._stage, done=self._done, total=self._total, text=self._text, figures=figures))
+
+
+def _jumps(times: Int64, values: Float64, hour: int) -> list[tuple[int, float]]:
+    """(open time, log return) where a candle opens far from where the one before it closed."""
+    if len(times) < 2:
+        return []
+    returns = np.log(values[1:, OPEN] / values[:-1, CLOSE])
+    return [(int(times[place + 1]), round(float(returns[place]), 2)) for place in np.flatnonzero(np.abs(returns) > JUMP)]
+
+
+def _date(time_: int) -> str:
+    return f"{datetime.fromtimestamp(time_ / 1000, UTC):%Y-%m-%d %H:%M}"

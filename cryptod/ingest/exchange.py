@@ -1,0 +1,320 @@
+"""An exchange's public market data: its clock, its markets, the last day's figures, its candles.
+
+The one file that knows ccxt. It asks politely (ccxt's rate limiter is on, Retry-After is honoured, a ban ends the
+run) and tries temporary trouble again a few times; whatever remains leaves here as an `ExchangeError` that says what
+was asked. It believes nothing of what rows say: `answer` examines them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from cryptod.errors import ExchangeError
+from cryptod.market import Timeframe
+
+T = TypeVar("T")
+
+ATTEMPTS: Final = 4
+FIRST_PAUSE: Final = 0.5
+"""Seconds before the second attempt; doubled, with jitter, before each further one."""
+PATIENCE: Final = 30.0
+"""Seconds that a run waits when it is told to (429); asked to wait longer, it gives up and says when to come back."""
+UNSAID_WAIT: Final = 10.0
+"""Seconds to wait after a 429 that does not say how long."""
+UNSAID_BAN: Final = 300.0
+"""Seconds to stay away after a ban that does not say how long."""
+GIVE_UP_AFTER: Final = 3
+"""So many questions in a row without an answer, each tried `ATTEMPTS` times: nobody is there."""
+TIMEOUT_MS: Final = 10_000
+DEFAULT_PAGE: Final = 300
+"""Rows of candles per request, for an exchange of which ccxt does not say."""
+
+_MARKET_KEYS: Final = (
+    "id", "symbol", "base", "quote", "baseId", "quoteId", "type", "spot", "margin", "swap", "future", "option",
+    "contract", "linear", "inverse", "active", "precision",
+)  # fmt: skip
+"""What ccxt needs of a market to ask for its candles."""
+
+
+class UnknownSymbol(ExchangeError):
+    """The exchange does not know this pair (any more)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The last 24 hours of a pair. Figures that the exchange does not give are 0."""
+
+    quote_volume: float
+    last: float
+    high: float
+    low: float
+
+
+class _Limited(Exception):
+    """Told to slow down (429) or to stay away (418, 403)."""
+
+    def __init__(self, status: int, seconds: float | None) -> None:
+        super().__init__(f"status {status}")
+        self.status, self.seconds = status, seconds
+
+
+class Exchange:
+    """One exchange through ccxt, for one run. An async context manager.
+
+    ``url`` redirects all requests to another host (a simulated exchange); paths stay. ``on_wait`` hears why nothing
+    happens for a while. ``requests`` counts what was sent, ``page`` is how many candles come with one answer.
+    ``blocked`` is set once there is no point in asking any more; from then on nothing is sent.
+    """
+
+    def __init__(self, name: str, url: str = "", *, on_wait: Callable[[str], None] = lambda text: None) -> None:
+        self.name = name
+        self.requests = 0
+        self.blocked: ExchangeError | None = None
+        self._on_wait = on_wait
+        self._resume_at = 0.0
+        self._waited = 0.0
+        self._unanswered = 0
+        # 4 ms between looks at the limiter's bucket (ccxt: 1 ms) save a quarter of the processor time of a waiting run.
+        self._client = _client_class(name)({"enableRateLimit": True, "timeout": TIMEOUT_MS, "tokenBucket": {"delay": 0.004}})
+        self._ccxt = sys.modules["ccxt.base.errors"]
+        self._prepare(url)
+
+    def _prepare(self, url: str) -> None:
+        client = self._client
+        client.has["fetchCurrencies"] = False  # an endpoint that needs a key, and nothing that we need
+        kinds = client.options.get("fetchMarkets")
+        if isinstance(kinds, dict) and "types" in kinds:
+            client.options["fetchMarkets"] = {**kinds, "types": ["spot"]}
+        if url:
+            client.urls["api"] = _redirected(client.urls["api"], url)
+            if urlsplit(url).scheme == "http":  # no certificates to load, no TLS connection to wait for at the end
+                client.ssl_context, client.timeout_on_exit = False, 0
+        self._limit = client.throttle
+        client.throttle = self._throttle
+        client.on_rest_response = self._on_response
+        client.parse_json = self._parse_json
+        candles = (client.features.get("spot") or client.features.get("default") or {}).get("fetchOHLCV") or {}
+        self.page = int(candles.get("limit") or DEFAULT_PAGE)
+
+    async def __aenter__(self) -> Exchange:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._client.close()
+
+    # Questions
+
+    async def time(self) -> int | None:
+        """The exchange's clock, UTC ms; None if it does not tell."""
+        if not self._client.has.get("fetchTime"):
+            return None
+        now = await self._ask("its time", self._client.fetch_time)
+        if not isinstance(now, int) or now <= 0:
+            raise ExchangeError(f"{self.name} gave {now!r} for its time")
+        return now
+
+    async def load_markets(self) -> dict[str, bool]:
+        """Ask for all spot markets. Returns symbol -> whether it trades; `records` has what to keep of them."""
+        markets: Mapping[str, Any] = await self._ask("its markets", lambda: self._client.load_markets(True))
+        spot = {symbol: market.get("active") is not False for symbol, market in markets.items() if market.get("spot")}
+        if not spot:
+            raise ExchangeError(f"{self.name} named no spot markets", hint="is it the right exchange?")
+        return spot
+
+    def records(self, symbols: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What must be kept of the loaded markets so that the next run need not load them."""
+        markets = self._client.markets or {}
+        return {symbol: {key: markets[symbol].get(key) for key in _MARKET_KEYS} for symbol in symbols if symbol in markets}
+
+    def use_markets(self, records: Mapping[str, dict[str, Any]]) -> None:
+        """Take markets from `records` of an earlier run."""
+        self._client.set_markets([dict(record) for record in records.values()])
+
+    async def last_day(self) -> dict[str, Day]:
+        """The last 24 hours of all spot pairs. Markets must be loaded."""
+        if not self._client.has.get("fetchTickers"):
+            raise ExchangeError(
+                f"{self.name} does not tell all pairs' volumes", hint="name the coins in universe.include and set universe.size"
+            )
+        tickers: Mapping[str, Any] = await self._ask("the last day's volumes", self._client.fetch_tickers)
+        return {symbol: _day(ticker) for symbol, ticker in tickers.items() if isinstance(ticker, dict)}
+
+    async def candles(self, symbol: str, timeframe: Timeframe, since: int, limit: int) -> list[list[Any]]:
+        """Rows (open time, open, high, low, close, volume) from ``since`` on, at most ``limit``, as the exchange gives them."""
+        rows = await self._ask(f"candles of {symbol}", lambda: self._client.fetch_ohlcv(symbol, timeframe.name, since, limit))
+        if not isinstance(rows, list):
+            raise ExchangeError(f"{self.name} gave no list of candles for {symbol}")
+        return rows
+
+    # How it is asked
+
+    async def _ask(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                answer = await call()
+            except _Limited as error:
+                self._slow_down(error)
+                attempt -= 1  # waiting as told is not a failure; `PATIENCE` bounds it
+                continue
+            except (self._ccxt.RateLimitExceeded, self._ccxt.DDoSProtection):  # said in the answer's text, not by its status
+                self._slow_down(_Limited(429, None))
+                attempt -= 1
+                continue
+            except (self._ccxt.BaseError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                # The builtin ones are what ccxt's parsers raise when an answer is not of the shape that they expect.
+                if self.blocked is not None:
+                    raise self.blocked from error
+                problem, temporary = self._translated(what, error)
+                if not temporary:
+                    self._unanswered = 0
+                    raise problem from error
+                if attempt == ATTEMPTS:
+                    self._unanswered += 1
+                    if self._unanswered == GIVE_UP_AFTER:
+                        self.blocked = problem
+                    raise problem from error
+                await asyncio.sleep(FIRST_PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+            else:
+                self._unanswered = 0
+                return answer
+
+    async def _throttle(self, cost: float | None = None) -> None:
+        """ccxt calls this before each request, and sends it when it returns."""
+        await self._limit(cost)
+        while (wait := self._resume_at - time.monotonic()) > 0 and self.blocked is None:  # noqa: ASYNC110  # it may be put off while we sleep
+            await asyncio.sleep(wait)
+        if self.blocked is not None:
+            raise self._ccxt.ExchangeNotAvailable("blocked")
+        self.requests += 1
+
+    def _on_response(self, status: int, reason: str, url: str, method: str, headers: Mapping[str, str], body: str, *_: object) -> str:
+        """ccxt calls this with each response, before it looks at it."""
+        if status in (418, 429, 403):
+            raise _Limited(status, _seconds(headers))
+        body = body.strip()
+        if status >= 500 or (status >= 400 and not body.startswith("{")):
+            raise self._ccxt.ExchangeNotAvailable(f"HTTP status {status}")
+        return body
+
+    def _parse_json(self, body: str) -> Any:
+        """Strict, where ccxt takes what cannot be parsed for text."""
+        try:
+            return msgspec.json.decode(body)
+        except msgspec.DecodeError as error:
+            raise self._ccxt.BadResponse(f"not JSON: {error}") from error
+
+    def _slow_down(self, limited: _Limited) -> None:
+        """Wait as told, or give up for this run when that is long or a ban."""
+        if self.blocked is not None:
+            raise self.blocked
+        banned = limited.status != 429
+        seconds = max(1.0, limited.seconds if limited.seconds is not None else UNSAID_BAN if banned else UNSAID_WAIT)
+        now = time.monotonic()
+        longer = max(0.0, now + seconds - max(self._resume_at, now))
+        if banned or self._waited + longer > PATIENCE:
+            told = "has banned this address" if banned else "asks for fewer requests"
+            self.blocked = ExchangeError(
+                f"{self.name} {told} (status {limited.status})", hint=f"come back in {seconds:.0f} s", retry_after=seconds
+            )
+            raise self.blocked
+        if longer:
+            self._waited += longer
+            self._resume_at = now + seconds
+            self._on_wait(f"{self.name} asks to wait for {seconds:.0f} s")
+
+    def _translated(self, what: str, error: Exception) -> tuple[ExchangeError, bool]:
+        """Our error, and whether it may pass by itself."""
+        ccxt, asked = self._ccxt, f"{self.name} was asked for {what}"
+        text = " ".join(str(error).split())[:200]
+        if isinstance(error, ccxt.BadSymbol):
+            return UnknownSymbol(f"{asked} and does not know it"), False
+        if isinstance(error, ccxt.RequestTimeout):
+            return ExchangeError(f"{asked} and did not answer in {TIMEOUT_MS // 1000} s", hint="it is tried again"), True
+        if isinstance(error, ccxt.NullResponse | ccxt.BadResponse) or not isinstance(error, ccxt.BaseError):
+            return ExchangeError(f"{asked} and answered nonsense: {text}", hint="it is tried again"), True
+        if isinstance(error.__cause__, aiohttp.ClientConnectorError):
+            return ExchangeError(
+                f"{self.name} cannot be reached: {error.__cause__}", hint="check the network and the exchange's status"
+            ), True
+        if isinstance(error, ccxt.NetworkError) or isinstance(error.__cause__, aiohttp.ClientError):
+            return ExchangeError(f"{asked} and failed: {text or error.__cause__}", hint="it is tried again"), True
+        if isinstance(error, ccxt.NotSupported):
+            return ExchangeError(f"{self.name} does not offer {what}", hint="choose another exchange"), False
+        return ExchangeError(f"{asked} and refused: {text}"), False
+
+
+def _client_class(name: str) -> Any:
+    """ccxt's class for an exchange.
+
+    ccxt's packages load the code of a hundred exchanges when they are imported, 50 MB and half a second of which one
+    exchange needs little. So its module is imported while empty packages stand in their place; should a later ccxt
+    not bear that, the packages are imported as usual.
+    """
+    packages = ("ccxt", "ccxt.async_support")
+    try:
+        if "ccxt" in sys.modules or not _lean_import(name, packages):
+            importlib.import_module("ccxt.async_support")
+        return getattr(importlib.import_module(f"ccxt.async_support.{name}"), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ExchangeError(
+            f"there is no exchange {name!r} in ccxt", hint="exchange.id is one of ccxt's ids, such as binance or kraken"
+        ) from error
+
+
+def _lean_import(name: str, packages: tuple[str, str]) -> bool:
+    try:
+        for package in packages:
+            spec = importlib.util.find_spec(package)
+            if spec is None:
+                return False
+            sys.modules[package] = importlib.util.module_from_spec(spec)
+        for module in ("ccxt.base.errors", "ccxt.base.exchange"):  # what modules within ccxt import from its top
+            names = vars(importlib.import_module(module))
+            vars(sys.modules["ccxt"]).update({key: value for key, value in names.items() if isinstance(value, type)})
+        importlib.import_module(f"ccxt.async_support.{name}")
+    except ImportError:
+        return False
+    finally:
+        for package in packages:
+            sys.modules.pop(package, None)
+    return True
+
+
+def _redirected(urls: Any, url: str) -> Any:
+    """The same tree of addresses with another scheme and host."""
+    if isinstance(urls, dict):
+        return {key: _redirected(value, url) for key, value in urls.items()}
+    return url.rstrip("/") + urlsplit(urls).path if isinstance(urls, str) else urls
+
+
+def _seconds(headers: Mapping[str, str]) -> float | None:
+    for key, value in headers.items():
+        if key.lower() == "retry-after":
+            try:
+                return max(0.0, float(value))
+            except ValueError:
+                return None
+    return None
+
+
+def _day(ticker: Mapping[str, Any]) -> Day:
+    def number(key: str) -> float:
+        value = ticker.get(key)
+        return float(value) if isinstance(value, int | float) and 0 < value < 1e300 else 0.0
+
+    last = number("last")
+    return Day(number("quoteVolume") or number("baseVolume") * last, last, number("high"), number("low"))
