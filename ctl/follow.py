@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptod.errors import RequestError
+from cryptod.protocol import EVENT_LOST
 from ctl import render
 
 if TYPE_CHECKING:
@@ -78,17 +79,17 @@ class Progress:
 def follow(session: Session, kind: str) -> int:
     """Enqueue and watch; 0 if the job was done, 1 if it failed or was cancelled. Ctrl-C leaves the job running."""
     client, progress = session.client, Progress(session)
-    client.call("subscribe", ["jobs"])
+    client.subscribe(["jobs"])
     job = client.call("train", kind)
     number = job["id"]
     try:
         progress.see(job)
         while job["state"] not in _ENDED:
             event = client.next_event(PAUSE_S)
-            if event is None:
+            if event is None or event.topic == EVENT_LOST:
                 job = _asked(session, number)
-            elif event.get("id") == number:
-                job = event
+            elif event.topic == "jobs" and event.payload["id"] == number:
+                job = event.payload
             else:
                 continue
             progress.see(job)

@@ -66,6 +66,8 @@ class Verb(NamedTuple):
     options: tuple[tuple[str, dict[str, Any]], ...] = ()
     least: int = 0
     """How many symbols have to be named."""
+    timeout: float = 10.0
+    """Seconds after which an answer is given up."""
 
 
 def _page(command: str, draw: Callable[[Any, Screen, int], list[str]]) -> Callable[[Session, tuple[Any, ...]], int]:
@@ -158,7 +160,7 @@ VERBS: Final = {
         Verb("models list", "models", _page("models", render.models)),
         Verb("models rollback", "models_rollback", _page("models_rollback", render.rolled_back)),
         Verb("cache stats", "cache_stats", _page("cache_stats", render.cache_stats)),
-        Verb("cache pregenerate", "cache_pregenerate", _page("cache_pregenerate", render.cache_pregenerate)),
+        Verb("cache pregenerate", "cache_pregenerate", _page("cache_pregenerate", render.cache_pregenerate), timeout=300.0),
         Verb("cache clear", "cache_clear", _page("cache_clear", render.cache_clear)),
         Verb("ping", "ping", _ping),
     )
@@ -270,7 +272,7 @@ def run(arguments: Sequence[str]) -> int:
     given = (getattr(options, field) for field in COMMANDS[verb.command].request._fields)
     parameters = tuple(None if value == [] else value for value in given)  # no coin named: all of them
     path = options.socket or os.environ.get("CRYPTOD_SOCKET") or DEFAULT_SOCKET
-    with Client(path) as client:
+    with Client(path, timeout=verb.timeout) as client:
         return verb.run(Session(client, options, screen(sys.stdout, os.environ)), parameters)
 
 

@@ -198,8 +198,9 @@ def forecast(reply: Map, screen: Screen, *, all_horizons: bool = False) -> list[
             fan[3] = (str(fan[3]), "bold")
             rows.append([f"{horizon} h", *fan, percent(reply["p_up"][i]), percent(reply["volatility"][i], 2)])
     heads = ["In", "2.5 %", "10 %", "25 %", "Median", "75 %", "90 %", "97.5 %", "P(up)", "Volatility"]
-    table = screen.table(rows, ">" * 10, heads)
-    lines += ["", *_brackets(screen, heads, rows), *table, ""]
+    wide = max((len(scale(value)) for row in reply["prices"] for value in row), default=0)
+    gap = 2 if wide < 7 else 1  # two columns apart does not fit 80 columns then
+    lines += ["", *_brackets(screen, heads, rows, gap), *screen.table(rows, ">" * 10, heads, gap=gap), ""]
     lines.append(f"Prices in {scale.unit}. Volatility is that of the return up to then.")
     flags = f"; {', '.join(reply['flags'])}" if reply["flags"] else ""
     expiry = "expired" if reply["expires"] <= now else "expires"
@@ -207,11 +208,11 @@ def forecast(reply: Map, screen: Screen, *, all_horizons: bool = False) -> list[
     return lines + wrap(facts, screen.width)
 
 
-def _brackets(screen: Screen, heads: list[str], rows: list[list[Any]]) -> list[str]:
+def _brackets(screen: Screen, heads: list[str], rows: list[list[Any]], gap: int) -> list[str]:
     """Which columns hold 95, 80 and 50 % of the outcomes between them."""
     texts = [[cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows]
     widths = [max(len(head), *(len(row[i]) for row in texts)) if texts else len(head) for i, head in enumerate(heads)]
-    ends = [sum(widths[: i + 1]) + 2 * i for i in range(len(widths))]
+    ends = [sum(widths[: i + 1]) + gap * i for i in range(len(widths))]
     lines = []
     for first, last, text in ((1, 7, " 95 % of outcomes "), (2, 6, " 80 % "), (3, 5, " 50 % ")):
         start = ends[first] - widths[first]

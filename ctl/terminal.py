@@ -31,15 +31,17 @@ class Screen:
     def paint(self, text: str, name: str) -> str:
         return f"\x1b[{PAINTS[name]}m{text}\x1b[0m" if self.colour and name and text else text
 
-    def table(self, rows: Iterable[Sequence[Cell]], align: str, heads: Sequence[str] = (), *, fold: bool = False) -> list[str]:
-        """Lines of columns, two spaces apart; ``align`` has ``<`` or ``>`` for each.
+    def table(
+        self, rows: Iterable[Sequence[Cell]], align: str, heads: Sequence[str] = (), *, fold: bool = False, gap: int = 2
+    ) -> list[str]:
+        """Lines of columns, ``gap`` spaces apart; ``align`` has ``<`` or ``>`` for each.
 
         With ``fold`` the last column is wrapped where it would leave the screen.
         """
         grid: list[list[tuple[str, str]]] = [[(head, "bold") for head in heads]] if heads else []
         grid += [[(clean(cell), "") if isinstance(cell, str) else (clean(cell[0]), cell[1]) for cell in row] for row in rows]
         widths = [max((len(row[i][0]) for row in grid if i < len(row)), default=0) for i in range(len(align))]
-        before = sum(widths[:-1]) + 2 * (len(widths) - 1)
+        before = sum(widths[:-1]) + gap * (len(widths) - 1)
         lines = []
         for row in grid:
             cells = []
@@ -49,7 +51,7 @@ class Screen:
                 cells.append(pad + self.paint(cell, name) if align[i] == ">" else self.paint(cell, name) + pad)
             head, *more = (wrap(text, max(16, self.width - before)) if fold else [text]) or [""]
             pad = " " * (widths[-1] - len(head)) if align[-1] == ">" else ""
-            lines.append("  ".join([*cells, pad + self.paint(head, paint)]).rstrip())
+            lines.append((" " * gap).join([*cells, pad + self.paint(head, paint)]).rstrip())
             lines += [" " * before + self.paint(line, paint) for line in more]
         return lines
 

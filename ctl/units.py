@@ -100,7 +100,7 @@ class PriceScale:
         if close > 0 and math.isfinite(close):
             while close * 10.0**power < 0.01 and power < 18:
                 power += 3
-            while close >= 1e6 and close * 10.0**power >= 1e3:
+            while close >= 5e5 and close * 10.0**power >= 100:
                 power -= 3
             self._decimals = min(9, max(0, 4 - math.floor(math.log10(close * 10.0**power))))
         self._factor = 10.0**power

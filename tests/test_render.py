@@ -20,6 +20,7 @@ PAGES: dict[str, Any] = {
     "get": lambda s: render.forecast(forecast(), s),
     "get, all hours": lambda s: render.forecast(forecast(), s, all_horizons=True),
     "get, a tiny price": lambda s: render.forecast(forecast("PEPE/USDT", 0.00000142), s),
+    "get, six figures": lambda s: render.forecast(forecast("BTC/USDT", 99_800.0), s),
     "get, a huge price": lambda s: render.forecast(forecast("BTC/IDR", 987_654_321.0), s),
     "top": lambda s: render.top([top_row("BTC/USDT", 27_123.45), top_row("1000SATS/USDT", 3.12e-7)], s, NOW, by="score", horizon=24),
     "jobs": lambda s: render.jobs([job(13, "incremental", "queued"), RUNNING, job(11, state="failed", error="it " * 60)], s, NOW),
