@@ -10,7 +10,6 @@ import resource
 import shutil
 import stat
 import struct
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from cryptod.errors import CheckpointError
 from cryptod.store import files
 from cryptod.store.checkpoints import CURRENT, MANIFESTS, META, WEIGHTS, Arrays, CheckpointStore, Current, read_checkpoint, write_checkpoint
 from tests.cuts import every_cut
+from tests.disks import read_only, small_disk
 
 HOUR = 3_600_000
 MAIN = ("BTC/USDT", "ETH/USDT")
@@ -530,26 +530,22 @@ def test_files_are_on_disk_before_their_name_and_the_name_before_the_end(root: P
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", place], capture_output=True).returncode != 0:
-        pytest.skip("mounting a small file system needs root and CAP_SYS_ADMIN")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "64k") as place:
+        yield place
 
 
-def test_a_full_disk_leaves_the_old_models_and_nothing_half_done_at_whatever_write_it_fills(small_disk: Path) -> None:
-    root = small_disk / "checkpoints"
+def test_a_full_disk_leaves_the_old_models_and_nothing_half_done_at_whatever_write_it_fills(disk: Path) -> None:
+    root = disk / "checkpoints"
     store = CheckpointStore(root)
     write(root, "a")
     store.promote(["a"], HOUR)
-    filler = small_disk / "filler"
+    filler = disk / "filler"
     failed = 0
     for free_pages in range(12):
         page = 4096
         with filler.open("wb") as file:
-            free = os.statvfs(small_disk).f_bavail
+            free = os.statvfs(disk).f_bavail
             file.write(bytes(max(0, free - free_pages) * page))
         generation = store.load_current().generation
         error: CheckpointError | None = None
@@ -587,18 +583,14 @@ def test_a_read_only_file_system_still_serves(root: Path, store: CheckpointStore
     write(root, "a")
     write(root, "b")
     store.promote(["a"], HOUR)
-    bind = ["mount", "--bind", "-o", "ro", str(root), str(root)]
-    if os.geteuid() != 0 or subprocess.run(bind, capture_output=True).returncode != 0:
-        pytest.skip("mounting read-only needs root and CAP_SYS_ADMIN")
-    try:
+    with read_only(root):
         assert store.load_current().names == ("a",)
-        for change in (lambda: write(root, "c"), lambda: store.promote(["b"], HOUR), lambda: store.prune()):
+        changes: list[Callable[[], object]] = [lambda: write(root, "c"), lambda: store.promote(["b"], HOUR), store.prune]
+        for change in changes:
             with pytest.raises(CheckpointError, match="Read-only") as caught:
                 change()
             assert "read-write" in caught.value.hint
         assert store.load_current().names == ("a",)
-    finally:
-        subprocess.run(["umount", "-l", root], check=True)
 
 
 def test_a_root_behind_a_link_is_fine_as_systemd_makes_such(tmp_path: Path) -> None:
