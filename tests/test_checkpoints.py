@@ -335,6 +335,15 @@ def test_the_batches_of_one_run_are_rolled_back_as_one(root: Path, store: Checkp
     assert store.rollback(1, 4 * HOUR).names == ("old",)
 
 
+def test_a_run_of_many_batches_does_not_crowd_out_the_generations_before_it(root: Path, store: CheckpointStore) -> None:
+    promote_each(root, store, 3)
+    for batch in range(6):
+        store.promote([write(root, f"full-{batch}", (f"C{batch}/USDT", *MAIN))], 9 * HOUR, run="job 8")
+        store.prune(min_age=-1)
+    assert steps(store) == {9: 0, 3: 1, 2: 2, 1: 3}
+    assert store.rollback(3, 10 * HOUR).names == ("m1",)
+
+
 def test_a_damaged_current_json_is_replaced_by_its_copy(root: Path, store: CheckpointStore) -> None:
     promote_each(root, store, 3)
     store.rollback(1, 10 * HOUR)
@@ -391,6 +400,14 @@ def test_each_damaged_checkpoint_is_replaced_by_the_one_before_it_for_each_of_it
     assert store.load_current().refused == {}
 
 
+def test_nothing_stands_in_for_a_damaged_one_where_a_newer_one_serves(root: Path, store: CheckpointStore) -> None:
+    for hour, (name, symbols) in enumerate([("old", MAIN), ("full", MAIN + SIDE), ("new", MAIN)]):
+        write(root, name, symbols)
+        store.promote([name], hour * HOUR)
+    flip(root / "full" / WEIGHTS, -1)
+    assert store.load_current().names == ("new",)
+
+
 def test_what_was_rolled_back_never_stands_in_for_a_damaged_one(root: Path, store: CheckpointStore) -> None:
     promote_each(root, store, 3)
     store.rollback(1, 10 * HOUR)
@@ -443,6 +460,7 @@ def test_pruning_bounds_the_folder_over_a_year_of_jobs(root: Path, store: Checkp
 
 def test_cut_before_any_change_to_a_file_the_old_or_the_new_serves(root: Path, tmp_path: Path) -> None:
     write(root, "a", value=1.0)
+    write(root, "orphan")  # for the pruning
     CheckpointStore(root).promote(["a"], HOUR)
     place, said = tmp_path / "place", tmp_path / "said"
 
