@@ -18,7 +18,6 @@ from cryptod.market import HOUR
 from cryptod.simulator.faults import KINDS, parse_fault
 from cryptod.simulator.folder import FolderMarket
 from cryptod.simulator.generator import GeneratedMarket
-from cryptod.simulator.listing import Market
 from cryptod.simulator.server import Exchange
 
 DAY_MS = 24 * HOUR.ms
@@ -55,13 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM. 0 when stopped, 1 for arguments that cannot be."""
     try:
-        clock = _clock(arguments)
-        market = _market(arguments, clock)
+        folder = FolderMarket(arguments.candles) if arguments.candles else None
+        clock = _clock(arguments, folder)
+        market = folder or _generated(arguments, clock)
         faults = [parse_fault(text) for text in arguments.fault]
         return asyncio.run(_serve(Exchange(market, clock, port=arguments.port, faults=faults, seed=arguments.seed), clock))
     except CryptodError as error:
         print(f"cryptod simulate: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # while the folder was read
+        return 0
 
 
 async def _serve(exchange: Exchange, clock: Clock) -> int:
@@ -76,21 +78,19 @@ async def _serve(exchange: Exchange, clock: Clock) -> int:
     return 0
 
 
-def _clock(arguments: argparse.Namespace) -> Clock:
+def _clock(arguments: argparse.Namespace, folder: FolderMarket | None) -> Clock:
     if arguments.clock:
         return parse_clock(arguments.clock)
     anchor = SystemClock().now()
     start = anchor
     if arguments.start:
         start = parse_date(arguments.start)
-    elif arguments.candles:
-        start = FolderMarket(arguments.candles).first + FOLDER_HISTORY_DAYS * DAY_MS
+    elif folder is not None:
+        start = folder.first + FOLDER_HISTORY_DAYS * DAY_MS
     return SpedClock(start, anchor, arguments.speed)
 
 
-def _market(arguments: argparse.Namespace, clock: Clock) -> Market:
-    if arguments.candles:
-        return FolderMarket(arguments.candles)
+def _generated(arguments: argparse.Namespace, clock: Clock) -> GeneratedMarket:
     if arguments.history_days < 1:
         raise ConfigError(f"--history-days must be at least 1, not {arguments.history_days}")
     start = clock.start if isinstance(clock, SpedClock) else clock.now()

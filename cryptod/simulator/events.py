@@ -10,43 +10,44 @@ from dataclasses import replace
 
 import numpy as np
 
+from cryptod.errors import ConfigError
 from cryptod.market import CLOSE, HOUR, OPEN, VOLUME, Float64, Int64, Panel
 from cryptod.simulator.faults import Fault
 from cryptod.simulator.listing import Listing, Market, panel_of
 
 
 class EventfulMarket:
-    """``market`` with the ``events`` (faults of the stage "market") in it. Windows count from the hour that their start is in."""
+    """``market`` with the ``events`` (faults of the stage "market") in it. Windows count from the hour that their start is in.
+
+    A renamed coin goes on from its old name's candles without what else happened to that name: say it of the new one too.
+    Raises `ConfigError` for an event of a pair that is not there.
+    """
 
     def __init__(self, market: Market, events: Iterable[Fault]) -> None:
         self.market = market
         self._events: dict[str, list[Fault]] = {}
         known = {listing.symbol: listing for listing in market.listings}
-        renamed: dict[str, tuple[str, int]] = {}
+        origin: dict[str, str] = {}
         for event in events:
             for symbol in event.symbols:
                 if symbol not in known:
-                    continue
+                    raise ConfigError(f"{event.kind} cannot happen to {symbol}", hint="the exchange has no such pair")
                 self._events.setdefault(symbol, []).append(event)
                 start = HOUR.floor(event.start)
                 if event.kind in ("delisted", "renamed", "removed"):
-                    known[symbol] = replace(known[symbol], last=start)
+                    known[symbol] = replace(known[symbol], last=start, removed=event.kind == "removed")
                 if event.kind == "renamed":
                     known[event.to] = replace(known[symbol], symbol=event.to, first=start, last=None)
-                    renamed[event.to] = (symbol, start)
-        self._renamed = renamed
+                    origin[event.to] = origin.get(symbol, symbol)
+        self._origin = origin
         self._lives = known
         self.listings: tuple[Listing, ...] = tuple(known.values())
-
-    def removed(self, symbol: str, now: int) -> bool:
-        """Whether the exchange does not know the pair any more."""
-        return any(event.kind == "removed" and event.start <= now for event in self._events.get(symbol, ()))
 
     def candles(self, symbol: str, start: int, end: int) -> tuple[Int64, Float64]:
         """See `Market.candles`."""
         life = self._lives[symbol]
         start, end = max(start, life.first), end if life.last is None else min(end, life.last)
-        source = self._renamed[symbol][0] if symbol in self._renamed else symbol
+        source = self._origin.get(symbol, symbol)
         times, values = self.market.candles(source, start, end)
         for event in self._events.get(symbol, ()):
             inside = (times >= HOUR.floor(event.start)) & (times < event.end)
@@ -75,4 +76,4 @@ class EventfulMarket:
             return False
         if any(event.kind == "halted" and event.start <= now < event.end for event in self._events.get(symbol, ())):
             return False
-        return self.market.trading(self._renamed[symbol][0] if symbol in self._renamed else symbol, now)
+        return self.market.trading(self._origin.get(symbol, symbol), now)

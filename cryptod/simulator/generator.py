@@ -35,21 +35,23 @@ BLOCK: Final = 2048
 GROUP: Final = 25
 STEPS: Final = 6
 CACHE_BYTES: Final = 64 << 20
-WARM_UP: Final = 2 * BLOCK
 
 HALF_LIVES: Final = np.array([2.0, 24.0, 168.0, 1000.0])  # hours
-MARKET_VOLATILITY: Final = np.array([0.24, 0.18, 0.22, 0.30])  # standard deviations of ln(volatility), one per half-life
-COIN_VOLATILITY: Final = np.array([0.20, 0.12, 0.14, 0.20])
-HOUR_NOISE: Final = 0.20  # standard deviation of an hour's own ln(volatility)
+MARKET_VOLATILITY: Final = np.array([0.26, 0.20, 0.25, 0.40])  # standard deviations of ln(volatility), one per half-life
+COIN_VOLATILITY: Final = np.array([0.25, 0.14, 0.16, 0.24])
+FACTOR: Final = 0.0038  # typical hourly volatility of the common factor
+LEVEL_PACE: Final = 1.3  # mean volatility over typical volatility
+HOUR_NOISE: Final = 0.24  # standard deviation of an hour's own ln(volatility)
 SHOCK_ANSWER: Final = np.array([0.5, 0.3, 0.0, 0.0])  # part of an AR(1)'s innovation that is the last shock's size
 FALL_ANSWER: Final = np.array([0.3, 0.3, 0.0, 0.0])  # part that is its sign: falls add volatility
 JUMP_ANSWER: Final = np.array([3.0, 2.0, 1.0, 0.0])  # innovation after a jump, in standard deviations
+MARKET_SHARE: Final = 0.8  # how far a coin's own volatility goes along with the market's
 MARKET_JUMPS: Final = 0.0006  # per hour
 COIN_JUMPS: Final = 0.0009
-JUMP_SIZE: Final = 6.0  # scale of a jump, in hourly standard deviations; Laplace
+JUMP_SIZE: Final = 9.0  # scale of a jump, in hourly standard deviations; Laplace
 LEVEL_MEMORY: Final = 0.85  # AR(1) of the level from block to block
 LEVEL_TERMS: Final = 40
-WICK: Final = 0.09  # mean excess of high and low over the bridge's, in hourly standard deviations: trades at bid and ask
+WICK: Final = 0.05  # mean excess of high and low over the bridge's, in hourly standard deviations: trades at bid and ask
 
 # Mean of ln(volatility) by hour of day (UTC) and by day: the shape of spot crypto markets of 2022 and 2023, rounded.
 HOURS: Final = np.array([26, 10, -2, -14, -15, -14, -9, -8, -2, -7, -10, -8, 6, 16, 22, 17, 16, 5, 1, -1, -4, -7, -6, -7])
@@ -227,7 +229,7 @@ class GeneratedMarket:
             random = self._random(group, 0, 3)
             rank = group * GROUP + np.arange(GROUP)
             beta = np.clip(random.normal(1.4, 0.22, GROUP), 0.7, 2.2)
-            own = np.exp(random.normal(np.log(0.0062), 0.3, GROUP))
+            own = np.exp(random.normal(np.log(0.0041), 0.3, GROUP))
             price = 10 ** random.uniform(-1.5, 1.5, GROUP)
             quote_volume = np.exp(random.normal(np.log(4e7) - 1.1 * np.log(1 + rank), 0.2))
             if group == 0:
@@ -277,8 +279,8 @@ class GeneratedMarket:
                 self._market.popitem(last=False)
             earlier, now = (self._draws(MARKET_GROUP, b, 1, MARKET_JUMPS) for b in (block - 1, block))
             log_volatility = self._log_volatility(earlier, now, MARKET_VOLATILITY).astype(np.float64)
-            scale = 0.0044 * np.exp(log_volatility + _season(block))
-            self._market[block] = (scale * (now.shocks + now.jumps * 0.6), log_volatility)
+            scale = FACTOR * np.exp(log_volatility + _season(block))
+            self._market[block] = (scale * (now.shocks + now.jumps), log_volatility)
         return self._market[block]
 
     def _level(self, group: int, block: int, traits: Traits) -> Float64:
@@ -287,8 +289,8 @@ class GeneratedMarket:
         hours = np.sqrt(BLOCK)
         for lag in range(LEVEL_TERMS):
             weight = LEVEL_MEMORY**lag * hours
-            level = level + weight * traits.beta * 0.0055 * self._random(MARKET_GROUP, block - lag, 2).standard_normal()
-            level = level + weight * traits.own * self._random(group, block - lag, 2).standard_normal(GROUP)
+            level = level + weight * traits.beta * FACTOR * LEVEL_PACE * self._random(MARKET_GROUP, block - lag, 2).standard_normal()
+            level = level + weight * traits.own * LEVEL_PACE * self._random(group, block - lag, 2).standard_normal(GROUP)
         return level
 
     def _generate(self, group: int, block: int) -> Float64:
@@ -296,9 +298,9 @@ class GeneratedMarket:
         market_return, market_log = self._market_block(block)
         earlier, now = (self._draws(group, b, GROUP, COIN_JUMPS) for b in (block - 1, block))
         season = _season(block)
-        own_log = 0.75 * market_log + self._log_volatility(earlier, now, COIN_VOLATILITY) + season
+        own_log = MARKET_SHARE * market_log + self._log_volatility(earlier, now, COIN_VOLATILITY) + season
         own_scale = traits.own * np.exp(own_log)
-        variance = own_scale**2 + (traits.beta * 0.0044 * np.exp(market_log + season)) ** 2
+        variance = own_scale**2 + (traits.beta * FACTOR * np.exp(market_log + season)) ** 2
         returns = traits.beta * market_return + own_scale * now.shocks
         jumps = own_scale * now.jumps
         missing = self._level(group, block + 1, traits) - self._level(group, block, traits) - (returns + jumps).sum(axis=0)
@@ -345,7 +347,7 @@ class GeneratedMarket:
         memory = _filtered(np.concatenate(slow) * np.float32(np.sqrt(1 - phi * phi)), phi)[BLOCK:]
         noise = self._random(group, block, 5).standard_normal((BLOCK, GROUP), dtype=np.float32)
         surprise = np.log(span / scale) - 0.45
-        log_quote = np.log(traits.quote_volume) + 1.2 * log_volatility - 0.5 + 0.45 * surprise + 0.4 * memory + 0.25 * noise
+        log_quote = np.log(traits.quote_volume) + 1.2 * log_volatility - 0.5 + 0.8 * surprise + 0.3 * memory + 0.25 * noise
         return _in_steps(np.exp(log_quote) / close, traits.lot)
 
 

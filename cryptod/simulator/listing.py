@@ -21,7 +21,8 @@ OUTAGE_HOURS = 24
 class Listing:
     """One pair. ``first`` is the open time of its first candle, ``last`` the close time of its last (None: it trades on).
 
-    ``price_tick`` and ``lot`` are the steps of prices (quote currency) and volumes (base currency).
+    ``price_tick`` and ``lot`` are the steps of prices (quote currency) and volumes (base currency). ``removed``: after its last candle
+    the exchange does not know the pair any more.
     """
 
     symbol: str
@@ -29,6 +30,11 @@ class Listing:
     last: int | None = None
     price_tick: float = 1e-8
     lot: float = 1e-8
+    removed: bool = False
+
+    def known(self, now: int) -> bool:
+        """Whether the exchange lists the pair at ``now``: from its first candle on, delisted ones too, unless they were removed."""
+        return self.first <= now and not (self.removed and self.last is not None and self.last <= now)
 
     @property
     def base(self) -> str:

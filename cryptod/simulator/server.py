@@ -22,65 +22,28 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 from aiohttp import web
 
 from cryptod.clock import Clock
 from cryptod.errors import ConfigError, CryptodError
-from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, OPEN, VOLUME, Float64, Int64
 from cryptod.simulator import binance
+from cryptod.simulator.allowance import Allowance
+from cryptod.simulator.answers import PARAMETERS, Answers
 from cryptod.simulator.events import EventfulMarket
-from cryptod.simulator.faults import FOREVER, Fault, FaultTable, Stage
-from cryptod.simulator.listing import Listing, Market, unclosed
+from cryptod.simulator.faults import KINDS, Fault, FaultTable, Stage
+from cryptod.simulator.listing import Market
 
-PATIENCE: Final = 50
-"""Requests that may be refused with 429 in a minute before the address is banned."""
-BAN_SECONDS: Final = 120
 LISTENER_TURN: Final = 0.02  # real seconds between looks at whether the listener should be there
 
-_PARAMETERS: Final = {
-    "klines": {"symbol", "interval", "startTime", "endTime", "timeZone", "limit"},
-    "exchangeInfo": {"symbol", "symbols", "permissions", "showPermissionSets", "symbolStatus"},
-    "ticker/24hr": {"symbol", "symbols", "type", "symbolStatus"},
-    "time": set[str](),
-    "ping": set[str](),
-}
-_SYMBOL_PATTERN: Final = "^[A-Z0-9-_.]{1,20}$"
 _HTML: Final = (
     b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body><center><h1>502 Bad Gateway</h1></center></body>\r\n</html>\r\n"
 )
 
 
-class Allowance:
-    """Request weight used in the current real minute, and the ban of those who do not stop."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.used = self.refused = self.peak = 0
-        self._minute = -1
-        self._banned_until = 0.0
-
-    def charge(self, weight: int, now: float) -> tuple[int, float]:
-        """(HTTP status, Retry-After seconds) of a request of ``weight`` at ``now`` (monotonic seconds)."""
-        if now < self._banned_until:
-            return 418, self._banned_until - now
-        if int(now // 60) != self._minute:
-            self._minute, self.used, self.refused = int(now // 60), 0, 0
-        self.used += weight
-        self.peak = max(self.peak, self.used)
-        if self.used <= self.limit:
-            return 200, 0.0
-        self.refused += 1
-        if self.refused > PATIENCE:
-            self._banned_until = now + BAN_SECONDS
-            return 418, float(BAN_SECONDS)
-        return 429, 60 - now % 60
-
-
 class Exchange:
     """An exchange in this process's event loop: ``async with Exchange(market, clock) as exchange: exchange.url``.
 
-    ``market`` afterwards is the truth with the market-changing faults in it. ``weight_limit`` is per real minute.
+    ``weight_limit`` is per real minute.
     """
 
     def __init__(
@@ -103,11 +66,11 @@ class Exchange:
         self.allowance = Allowance(weight_limit)
         self.requests: Counter[str] = Counter()
         self._base = market
-        self._days: tuple[int, tuple[Listing, ...], Float64, Float64] | None = None
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self._listener: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
+        self._faults_changed = asyncio.Event()
         self.set_faults(faults)
 
     @property
@@ -122,12 +85,18 @@ class Exchange:
         return {name: self.url + path for name, path in hosts.items()}
 
     def set_faults(self, faults: Iterable[Fault]) -> None:
-        """Replace the faults in force; those of the market change `market`."""
+        """Replace the faults in force; those of the market change `market`. Raises `ConfigError` and leaves all as it was."""
+        faults = tuple(faults)
+        events = [fault for fault in faults if KINDS[fault.kind].stage == "market"]
+        market = EventfulMarket(self._base, events) if events else self._base
+        self._answers = Answers(market, self.allowance.limit)
         self.faults.replace(faults)
-        events = self.faults.of_stage("market")
-        self.market: Market = EventfulMarket(self._base, events) if events else self._base
-        self._symbols = {listing.market_id: listing for listing in self.market.listings}
-        self._days = None
+        self._faults_changed.set()
+
+    @property
+    def market(self) -> Market:
+        """The truth: what a collector must have in the end."""
+        return self._answers.market
 
     def counts(self) -> dict[str, Any]:
         """What `/control/requests` says: requests by endpoint, status, symbol (of klines) and fault, and the weight used."""
@@ -156,7 +125,11 @@ class Exchange:
         self._stopped.clear()
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handle_signals=False)
         await self._runner.setup()
-        await self._listen()
+        try:
+            await self._listen()
+        except ConfigError:
+            await self._runner.cleanup()
+            raise
         self._listener = asyncio.create_task(self._keep_listener())
 
     async def stop(self) -> None:
@@ -184,6 +157,9 @@ class Exchange:
     async def _keep_listener(self) -> None:
         """Take the listener away while a "refused" fault is in its window, and put it back afterwards."""
         while True:
+            self._faults_changed.clear()
+            if not any(fault.kind == "refused" for fault in self.faults.faults) and self._site is not None:
+                await self._faults_changed.wait()
             await asyncio.sleep(LISTENER_TURN)
             refused = self.faults.active("refused", self.clock.now())
             if refused and self._site is not None:
@@ -196,7 +172,10 @@ class Exchange:
                         connection.transport.abort()
                 self.faults.hits["refused"] += 1
             elif not refused and self._site is None:
-                await self._listen()
+                try:
+                    await self._listen()
+                except ConfigError:
+                    pass  # somebody took the port meanwhile: try again until they leave
 
     # -- one request
 
@@ -204,7 +183,7 @@ class Exchange:
         path = request.match_info["path"]
         endpoint = path.removeprefix("api/v3/")
         market_id = request.query.get("symbol", "")
-        listing = self._symbols.get(market_id)
+        listing = self._answers.by_id.get(market_id)
         self.requests[f"endpoint:{endpoint}"] += 1
         if endpoint == "klines" and listing is not None:
             self.requests[f"symbol:{listing.symbol}"] += 1
@@ -240,121 +219,12 @@ class Exchange:
                 raise binance.banned(now + int(wait * 1000))
             if path in ("fapi/v1/exchangeInfo", "dapi/v1/exchangeInfo", "eapi/v1/exchangeInfo"):
                 return 200, binance.exchange_info((), now, self.allowance.limit), {}
-            if not path.startswith("api/v3/") or endpoint not in _PARAMETERS:
+            if not path.startswith("api/v3/") or endpoint not in PARAMETERS:
                 return 404, _HTML.replace(b"502 Bad Gateway", b"404 Not Found"), {"Content-Type": "text/html"}
-            if extra := set(query) - _PARAMETERS[endpoint]:
-                raise binance.unknown_parameters(len(query) - len(extra), len(query))
-            body = self._public(endpoint, query, now)
+            body = self._answers.reply(endpoint, query, now)
             return 200, self.faults.spoil(struck["rows"], body, now) if "rows" in struck else body, {}
         except binance.Refusal as refusal:
             return refusal.status, refusal.body(), {"Retry-After": str(max(1, round(wait)))} if wait else {}
-
-    def _public(self, endpoint: str, query: Mapping[str, str], now: int) -> bytes:
-        match endpoint:
-            case "klines":
-                return self._klines(query, now)
-            case "exchangeInfo":
-                listings = self._asked(query, now)
-                return binance.exchange_info([(one, self.market.trading(one.symbol, now)) for one in listings], now, self.allowance.limit)
-            case "ticker/24hr":
-                tickers = self._tickers(self._asked(query, now), now)
-                return msgspec.json.encode(tickers[0] if "symbol" in query else tickers)
-            case "time":
-                return msgspec.json.encode({"serverTime": now})
-            case _:
-                return b"{}"
-
-    def _listed(self, listing: Listing, now: int) -> bool:
-        return listing.first <= now and not (isinstance(self.market, EventfulMarket) and self.market.removed(listing.symbol, now))
-
-    def _listing(self, market_id: str, now: int) -> Listing:
-        if not market_id:
-            raise binance.missing("symbol")
-        if (
-            len(market_id) > 20
-            or not market_id.replace("-", "").replace("_", "").replace(".", "").isalnum()
-            or market_id != market_id.upper()
-        ):
-            raise binance.illegal("symbol", _SYMBOL_PATTERN)
-        listing = self._symbols.get(market_id)
-        if listing is None or not self._listed(listing, now):
-            raise binance.INVALID_SYMBOL
-        return listing
-
-    def _asked(self, query: Mapping[str, str], now: int) -> tuple[Listing, ...]:
-        """The pairs that ``symbol`` or ``symbols`` name, or all that are listed."""
-        if "symbol" in query:
-            return (self._listing(query["symbol"], now),)
-        if "symbols" in query:
-            try:
-                names = msgspec.json.decode(query["symbols"], type=list[str])
-            except msgspec.DecodeError as error:
-                raise binance.illegal("symbols", '^\\["[A-Z0-9-_.]{1,20}"(,"[A-Z0-9-_.]{1,20}"){0,}\\]$') from error
-            return tuple(self._listing(name, now) for name in names)
-        return tuple(listing for listing in self.market.listings if self._listed(listing, now))
-
-    def _klines(self, query: Mapping[str, str], now: int) -> bytes:
-        listing = self._listing(query.get("symbol", ""), now)
-        if not query.get("interval"):
-            raise binance.missing("interval")
-        if query["interval"] != HOUR.name:
-            raise binance.INVALID_INTERVAL
-        limit = min(_integer(query, "limit", binance.DEFAULT_KLINES), binance.MAX_KLINES)
-        if limit < 1:
-            raise binance.INVALID_LIMIT
-        last = HOUR.floor(now)
-        end = min(_integer(query, "endTime", FOREVER), last) + 1
-        if "startTime" in query:
-            start = max(_integer(query, "startTime", 0), listing.first)
-            times, values = self._forward(listing, start, end, limit)
-        else:
-            times, values = self._backward(listing, end, limit)
-        if len(times) and times[-1] == last:
-            values = values.copy()
-            values[-1] = unclosed(values[-1], (now - last) / HOUR.ms, listing.price_tick, listing.lot)
-        return binance.klines(times, values)
-
-    def _forward(self, listing: Listing, start: int, end: int, limit: int) -> tuple[Int64, Float64]:
-        """The first ``limit`` candles that open in [start, end), however long the holes are."""
-        span = limit * HOUR.ms
-        while True:
-            times, values = self.market.candles(listing.symbol, start, min(end, start + span))
-            if len(times) >= limit or start + span >= end:
-                return times[:limit], values[:limit]
-            span *= 4
-
-    def _backward(self, listing: Listing, end: int, limit: int) -> tuple[Int64, Float64]:
-        """The last ``limit`` candles that open before ``end``."""
-        span = limit * HOUR.ms
-        while True:
-            times, values = self.market.candles(listing.symbol, max(listing.first, end - span), end)
-            if len(times) >= limit or end - span <= listing.first:
-                return times[-limit:], values[-limit:]
-            span *= 4
-
-    def _tickers(self, listings: tuple[Listing, ...], now: int) -> list[dict[str, Any]]:
-        """Statistics of the 23 closed hours before the current one and of what has passed of it."""
-        last = HOUR.floor(now)
-        if self._days is None or self._days[0] != last:
-            everyone = self.market.listings
-            panel = self.market.panel(tuple(listing.symbol for listing in everyone), last - 23 * HOUR.ms, last + HOUR.ms)
-            self._days = (last, everyone, panel.values, np.where(panel.status == CANDLE, 1.0, 0.0))
-        _, everyone, hours, present = self._days
-        places = {listing.symbol: place for place, listing in enumerate(everyone)}
-        fraction = (now - last) / HOUR.ms
-        tickers = []
-        for listing in listings:
-            place = places[listing.symbol]
-            rows = hours[present[:, place] > 0, place]
-            if present[-1, place]:
-                rows[-1] = unclosed(rows[-1], fraction, listing.price_tick, listing.lot)
-            day = binance.Day(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-            if len(rows):
-                quote_volume = float((rows[:, VOLUME] * rows[:, : CLOSE + 1].mean(axis=1)).sum())
-                extremes = float(rows[:, HIGH].max()), float(rows[:, LOW].min())
-                day = binance.Day(float(rows[0, OPEN]), *extremes, float(rows[-1, CLOSE]), float(rows[:, VOLUME].sum()), quote_volume)
-            tickers.append(binance.ticker(listing, day, now, int(np.ceil(day.quote_volume / 400))))
-        return tickers
 
     # -- broken connections
 
@@ -410,15 +280,6 @@ class Exchange:
             return _json({"error": str(error)}, status=400)
         self.set_faults(faults)
         return _json(self.faults.faults)
-
-
-def _integer(query: Mapping[str, str], name: str, default: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 20:
-        raise binance.illegal(name, "^[0-9]{1,20}$")
-    return int(text)
 
 
 def _reset(request: web.Request) -> None:
