@@ -32,6 +32,7 @@ IN_FLIGHT: Final = 8
 """Coins that are asked for at once; ccxt's limiter spaces the requests."""
 ROUNDS: Final = 5
 """How often a coin's doubtful hours are asked for in one run; two settle them unless answers keep changing."""
+SPARE: Final = 3
 BEAT: Final = 0.5
 """Seconds between reports of progress, and between writes of what came in."""
 MONTH_HOURS: Final = 730
@@ -85,6 +86,7 @@ class _Run:
         self._left_out: dict[str, str] = {}
         self._failed: dict[str, str] = {}
         self._new = self._revised = 0
+        self._skew = 0.0
         self._stage, self._done, self._total, self._text = "markets", 0, 0, ""
         self._markets_asked: asyncio.Task[dict[str, bool]] | None = None
         self._now = self._start = self._end = 0
@@ -223,9 +225,11 @@ class _Run:
             for since, count in history.windows(wanted, page):
                 if not history.answered(since, count):
                     # Far from the end, a full page shows whether the exchange gave what was asked for or only its newest.
+                    # Near it, a few rows more than needed make up for one that is still open or given twice.
                     near = since + page * self._timeframe.ms >= self._end
-                    rows = await self._candles(symbol, since, count if near else page)
-                    history.take(examine(rows, self._end, self._timeframe), since, count, page)
+                    limit = min(page, count + SPARE) if near else page
+                    rows = await self._candles(symbol, since, limit)
+                    history.take(examine(rows, self._end, self._timeframe), since, count, limit, page)
             wanted = history.doubtful(page)
             if not wanted.any():
                 return

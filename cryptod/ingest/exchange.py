@@ -250,7 +250,7 @@ class Exchange:
             return ExchangeError(
                 f"{self.name} cannot be reached: {error.__cause__}", hint="check the network and the exchange's status"
             ), True
-        if isinstance(error, ccxt.NetworkError) or isinstance(error.__cause__, aiohttp.ClientError):
+        if isinstance(error, ccxt.OperationFailed) or isinstance(error.__cause__, aiohttp.ClientError):
             return ExchangeError(f"{asked} and failed: {text or error.__cause__}", hint="it is tried again"), True
         if isinstance(error, ccxt.NotSupported):
             return ExchangeError(f"{self.name} does not offer {what}", hint="choose another exchange"), False

@@ -37,6 +37,7 @@ class History:
         self._status = status.copy()
         self._stored = status == CANDLE
         self._absent = np.zeros(len(status), np.uint8)
+        self._asked = np.zeros(len(status), np.bool_)
         self._counted = np.zeros(len(status), np.bool_)
         self._times: list[Int64] = []
         self._values: list[Float64] = []
@@ -57,8 +58,12 @@ class History:
         return wanted
 
     def doubtful(self, page: int) -> Bool:
-        """bool [T]: what a further round asks for: absent from one answer only, or refused. ``page`` is rows per answer."""
-        doubtful: Bool = (self._status == NOT_FETCHED) & (self._absent == 1) & ~self._may_be_late()
+        """bool [T]: what a further round asks for: not covered by an answer, absent from one only, or refused.
+
+        ``page`` is rows per answer.
+        """
+        once = (self._absent == 1) & ~self._may_be_late()
+        doubtful: Bool = (self._status == NOT_FETCHED) & (once | (self._asked & (self._absent == 0)))
         first = self._first()
         doubtful[: max(0, first - page + 1)] = False  # long before the history begins; the page before it is asked for again
         doubtful[: self._cut_at] = False
@@ -83,8 +88,11 @@ class History:
         first = (since - self.start) // self.timeframe.ms
         return bool(self._counted[first : first + count].all())
 
-    def take(self, answer: Answer, since: int, count: int, full: int) -> None:
-        """Take the answer to the question for ``count`` hours from ``since`` on. With ``full`` rows an answer is full."""
+    def take(self, answer: Answer, since: int, count: int, limit: int, page: int) -> None:
+        """Take the answer to the question for ``count`` hours from ``since`` on, of which ``limit`` rows were asked for.
+
+        With ``page`` rows an answer is as full as the exchange's can be.
+        """
         inside = (answer.open_times >= self.start) & (answer.open_times < self.end)
         times, values = answer.open_times[inside], answer.values[inside]
         hours = (times - self.start) // self.timeframe.ms
@@ -95,8 +103,10 @@ class History:
         asked = (since - self.start) // self.timeframe.ms
         last = min(len(self._status) - 1, (answer.last - self.start) // self.timeframe.ms)
         covered = np.zeros(len(self._status), np.bool_)
-        covered[asked : max(asked + count, last + 1)] = True
-        if answer.rows >= full and len(hours) and hours[0] > asked and last == len(self._status) - 1:
+        # With all the rows that were asked for, an answer says nothing of the hours after its last one.
+        covered[asked : last + 1 if answer.rows >= limit else max(asked + count, last + 1)] = True
+        self._asked[asked : asked + count] = True
+        if answer.rows >= page and len(hours) and hours[0] > asked and last == len(self._status) - 1:
             # Full, and yet it ends at the newest hour and does not begin where it was asked to: such an exchange keeps
             # so many rows and no more (Kraken: 720). That says nothing of the hours before.
             covered[: hours[0]] = False

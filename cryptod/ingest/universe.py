@@ -8,6 +8,7 @@ What the operator includes or excludes by name wins over every rule.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,7 +106,7 @@ def select(
             left_out.setdefault(symbol, reason)
         elif volume[symbol] > 0:
             sound.append(symbol)
-        elif symbol in followed:
+        else:
             left_out[symbol] = "nothing was traded in the last day"
 
     places = max(0, size - len(named))
@@ -119,9 +120,10 @@ def select(
     for symbol in set(followed) - set(chosen) - set(left_out):
         known = symbol in trading
         left_out[symbol] = f"its volume is no longer among the {size} largest" if known else f"{exchange} does not have it any more"
-    smallest = min((volume[symbol] for symbol in (*held, *rest)), default=0.0)
+    # Hundreds of pairs that nobody would have chosen need no reason each; where places stayed free, all of them do.
+    smallest = min(volume[symbol] for symbol in (*held, *rest)) if 0 < places == len(held) + len(rest) else 0.0 if places else math.inf
     concern = {*include, *exclude, *followed}
-    reasons = {symbol: reason for symbol, reason in left_out.items() if symbol in concern or volume.get(symbol, 0.0) >= smallest > 0}
+    reasons = {symbol: reason for symbol, reason in left_out.items() if symbol in concern or volume.get(symbol, 0.0) >= smallest}
     return Universe(tuple(chosen), reasons)
 
 
