@@ -24,7 +24,8 @@ def _parser() -> argparse.ArgumentParser:
 
     run = verbs.add_parser("run", help="run the daemon in the foreground (systemd does this)")
     run.add_argument("--config", type=Path, metavar="PATH", help="configuration file (default: /etc/cryptod/cryptod.toml)")
-    run.add_argument("--clock", default=os.environ.get("CRYPTOD_CLOCK", "system"), metavar="SPEC", help="a simulated clock, as `cryptod simulate` prints it")
+    clock = os.environ.get("CRYPTOD_CLOCK", "system")
+    run.add_argument("--clock", default=clock, metavar="SPEC", help="a simulated clock, as `cryptod simulate` prints it")
     run.set_defaults(call=_run)
 
     check = verbs.add_parser("check-config", help="print the effective configuration and where each part of it came from")

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+PROTOCOL: Final = 1
+"""Raised when a message changes so that older clients cannot read it."""
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
 
 DEFAULT_SOCKET: Final = "/run/cryptod/cryptod.sock"

@@ -135,7 +135,9 @@ def follow(demo: Demo, client: Client) -> None:
     jobs = [job for job in client.jobs() if job["kind"] == "full" and job["state"] == "done"]
     batches = jobs[0]["batches"]
     step(demo, f"trained: {models['coins']}/{status['candles']['symbols']} coins in {len(batches)} batches")
-    print(f"\n  collecting {COINS} coins   {marks['training'] - marks['collecting']:6.1f} s   ({exchange['new_candles']:,} candles over HTTP)")
+    print(
+        f"\n  collecting {COINS} coins   {marks['training'] - marks['collecting']:6.1f} s   ({exchange['new_candles']:,} candles over HTTP)"
+    )
     print(f"  full retrain           {jobs[0]['seconds'] / SPEED:6.1f} s   (4 checkpoints, evaluated and promoted one by one)")
     print(f"  publishing forecasts   {cache['refresh_seconds']:6.2f} s   ({cache['entries']} coins, in the ledger first)")
     print(f"  from exec to here      {end - demo.began:6.1f} s")

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from cryptod.config import Config
+from cryptod.daemon.records import Records
 from cryptod.errors import WorkerError
 from cryptod.logs import get_logger
 from cryptod.market import TIMEFRAMES
-from cryptod.store.jobs import JobStore
 from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report
 from cryptod.worker.pool import Pool
 
@@ -37,7 +37,7 @@ class Collection:
     the exchange has been asked for all of them.
     """
 
-    def __init__(self, config: Config, candles: str, pool: Pool, jobs: JobStore, monotonic: Callable[[], float]) -> None:
+    def __init__(self, config: Config, candles: str, pool: Pool, jobs: Records, monotonic: Callable[[], float]) -> None:
         self.config = config
         self._candles = candles
         self._pool = pool

@@ -21,7 +21,7 @@ from cryptod.errors import RequestError
 from cryptod.protocol import (
     JOB_KINDS,
     MAX_SYMBOLS,
-    PROTOCOL_VERSION,
+    PROTOCOL,
     TOP_KEYS,
     CacheClear,
     Get,
@@ -92,7 +92,7 @@ class Handlers:
         return {name: getattr(self, name) for name in names}
 
     def ping(self, _: Nothing, __: Peer) -> dict[str, Any]:
-        return {"version": __version__, "protocol": PROTOCOL_VERSION, "now": self._service.clock.now(), "pid": self._service.pid}
+        return {"version": __version__, "protocol": PROTOCOL, "now": self._service.clock.now(), "pid": self._service.pid}
 
     def status(self, _: Nothing, __: Peer) -> dict[str, Any]:
         return self._service.status()
@@ -154,7 +154,7 @@ class Handlers:
     def jobs(self, request: Jobs, _: Peer) -> list[dict[str, Any]]:
         if not 1 <= request.limit <= 500:
             raise RequestError("bad_request", f"limit is {request.limit}", hint="1 to 500")
-        return self._service.training.list(request.limit)
+        return self._service.training.recent(request.limit)
 
     def train(self, request: Train, _: Peer) -> dict[str, Any]:
         if request.kind not in JOB_KINDS:

@@ -6,7 +6,7 @@ change in the job store, and can therefore take up an interrupted job at the bat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -103,7 +103,7 @@ class JobQueue:
     def __init__(self, jobs: Iterable[Job] = ()) -> None:
         self._jobs = [job for job in jobs if not job.ended_state]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Job]:
         return iter(sorted(self._jobs, key=lambda job: (PRIORITY[job.kind], job.id)))
 
     def __len__(self) -> int:

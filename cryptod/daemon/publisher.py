@@ -18,6 +18,7 @@ import msgpack
 import numpy as np
 
 from cryptod.config import Config
+from cryptod.daemon.records import Records
 from cryptod.errors import CheckpointError, RequestError
 from cryptod.forecast.predictor import Forecasts, Model, Predictor
 from cryptod.logs import get_logger
@@ -25,7 +26,6 @@ from cryptod.market import QUANTILE_LEVELS, TIMEFRAMES
 from cryptod.store.candles import CandleStore
 from cryptod.store.checkpoints import CheckpointStore, Current
 from cryptod.store.forecasts import Entry, ForecastCache
-from cryptod.store.jobs import JobStore
 from cryptod.store.ledger import Issue, Ledger, round_issue
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class Publisher:
         self,
         config: Config,
         candles: Callable[[], CandleStore],
-        stores: tuple[ForecastCache, Ledger, CheckpointStore, JobStore],
+        stores: tuple[ForecastCache, Ledger, CheckpointStore, Records],
         disk: Executor,
         monotonic: Callable[[], float],
         trouble: Callable[[str], str],
@@ -92,7 +92,7 @@ class Publisher:
         self.config = config
         self.trouble = trouble
         self._candles = candles
-        self._cache, self._ledger, self._checkpoints, self._jobs = stores
+        self._cache, self._ledger, self._checkpoints, self._records = stores
         self._disk = disk
         self._monotonic = monotonic
         self._timeframe = TIMEFRAMES[config.market.timeframe]
@@ -100,10 +100,11 @@ class Publisher:
         self._misses: dict[str, asyncio.Task[Entry]] = {}
         self.predictor = Predictor(())
         self.models: tuple[Model, ...] = ()
+        self._model_of: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.generation = 0
         self.promoted_at = 0
-        saved: dict[str, Any] = self._jobs.get("published") or {}
+        saved: dict[str, Any] = self._records.get("published") or {}
         self.published_to: int = saved.get("cutoff", 0)
         self._published_generation: int = saved.get("generation", 0)
         self.refresh_seconds = 0.0
@@ -137,13 +138,13 @@ class Publisher:
                 self.refused[checkpoint.name] = str(error)
                 log.error("a checkpoint was refused", model=checkpoint.name, error=error.message, hint=error.hint)
         self.models = tuple(models)
+        self._model_of = {symbol: model.name for model in models for symbol in model.symbols}
         self.predictor = Predictor(self.models)
         self.generation, self.promoted_at = current.generation, current.promoted_at
 
     def serving(self) -> dict[str, tuple[str, ...]]:
         """Current checkpoints -> the coins that each serves: a coin is served by the newest one that knows it."""
-        by_symbol = {symbol: model.name for model in self.models for symbol in model.symbols}
-        return {model.name: tuple(s for s in model.symbols if by_symbol[s] == model.name) for model in self.models}
+        return {model.name: tuple(s for s in model.symbols if self._model_of[s] == model.name) for model in self.models}
 
     async def promote(self, name: str, now: int, run: str, followed: Collection[str]) -> None:
         """Make a checkpoint current, after it has been read back and found sound. Those of one ``run`` are rolled back as one."""
@@ -182,7 +183,7 @@ class Publisher:
             self.published_to, self._published_generation = max(cutoff, self.published_to), generation
             self.published_coins, self.refreshed_at, self.error = len(current), now, ""
             self.refresh_seconds = self._monotonic() - started
-            await self.on_disk(self._jobs.set, "published", {"cutoff": self.published_to, "generation": generation, "at": now})
+            self._records.set("published", {"cutoff": self.published_to, "generation": generation, "at": now})
         log.info(
             "forecasts published", coins=len(current), late=len(known) - len(current), cutoff=cutoff, generation=generation,
             duration=round(self.refresh_seconds, 4),
@@ -219,8 +220,10 @@ class Publisher:
     def _forecast(self, symbols: tuple[str, ...], cutoff: int) -> Forecasts:
         """The forecasts, their figures rounded to what the ledger keeps: what is stored is bit for bit what was shown."""
         made = self.predictor.forecast(symbols, cutoff)
-        rounded = {name: round_issue(getattr(made, name)) for name in ("quantiles", "p_up", "volatility", "expected_return", "score")}
-        return dataclasses.replace(made, **rounded)
+        return dataclasses.replace(
+            made, quantiles=round_issue(made.quantiles), p_up=round_issue(made.p_up), volatility=round_issue(made.volatility),
+            expected_return=round_issue(made.expected_return), score=round_issue(made.score),
+        )  # fmt: skip
 
     def _record(self, forecasts: Forecasts, now: int) -> None:
         self._ledger.append(
@@ -269,7 +272,7 @@ class Publisher:
         async with self._lock:
             last = self._cache.last(symbol)
             cutoff = self.predictor.needs(symbol)
-            if last is not None and (last.cutoff, last.model) == (cutoff, self.predictor.serves(symbol)):
+            if last is not None and (last.cutoff, last.model) == (cutoff, self._model_of[symbol]):
                 # Nothing has changed since it was issued: it is issued on, and its age says how old it is.
                 entry = dataclasses.replace(last, expires=expires)
             else:
@@ -282,12 +285,6 @@ class Publisher:
 
     def top(self, count: int, by: str, horizon: int, followed: Collection[str], now: int) -> list[dict[str, Any]]:
         """The first ``count`` followed coins by a key at a horizon, best first; entries that have expired count too, marked stale."""
-        rows = []
-        for entry in self._cache.entries():
-            if entry.symbol in followed:
-                key = entry.score if by == "score" else float(getattr(entry, by)[horizon - 1])
-                rows.append((-key, entry.symbol, entry))
-        rows.sort(key=lambda row: row[:2])
         return [
             {
                 "symbol": entry.symbol, "close": entry.close, "cutoff": entry.cutoff, "horizon": horizon, "score": entry.score,
@@ -296,7 +293,7 @@ class Publisher:
                 "path": [float(value) for value in entry.expected_return[: self.horizons]], "model": entry.model,
                 "age": max(0, now - entry.issued) / 1000, "stale": self.stale_reason(entry, now) is not None,
             }
-            for _, _, entry in rows[:count]
+            for entry in self._cache.top(count, by, horizon, followed)
         ]  # fmt: skip
 
     async def clear(self, symbols: list[str] | None) -> int:
@@ -308,6 +305,10 @@ class Publisher:
         return await self.on_disk(self._cache.expire, now)
 
     # Descriptions
+
+    def fallback(self) -> int:
+        """How many coins are served by a reference forecaster because the model lost to it (pegged coins are meant to be)."""
+        return sum(int(((model.source > 0) & ~model.pegged).sum()) for model in self.models)
 
     def stats(self) -> dict[str, Any]:
         cache = self.config.prediction_cache

@@ -13,7 +13,7 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -31,10 +31,12 @@ from cryptod.daemon.job import Job
 from cryptod.daemon.listening import inherited_sockets, may_change
 from cryptod.daemon.monitor import HOUR_MS, Facts, Health, ResourceMeter, Resources
 from cryptod.daemon.publisher import Publisher
+from cryptod.daemon.records import Records
 from cryptod.daemon.scheduler import Periodic, Scheduler
 from cryptod.daemon.training import Training
 from cryptod.daemon.watchdog import Notifier, Watchdog, keep_pinging, watchdog_interval
 from cryptod.errors import ConfigError, CryptodError, StoreError
+from cryptod.store import forecasts, jobs, ledger
 from cryptod.store.candles import CandleStore
 from cryptod.store.checkpoints import CheckpointStore
 from cryptod.store.environment import open_environment
@@ -72,7 +74,7 @@ class Service:
     """
 
     def __init__(
-        self, loaded: Loaded, clock: Clock, *, notifier: Notifier, environ: dict[str, str], config_path: Path | None = None
+        self, loaded: Loaded, clock: Clock, *, notifier: Notifier, environ: MutableMapping[str, str], config_path: Path | None = None
     ) -> None:
         self.config = loaded.config
         self.clock = clock
@@ -127,32 +129,33 @@ class Service:
         root = Path(self.config.storage.directory)
         self._lock_directory(root, stack)
         self.state = root
-        self._environment = environment = open_environment(root / "serving", databases=SERVING_DATABASES, writer=True)
+        databases = (*forecasts.DATABASES, *jobs.DATABASES, *ledger.DATABASES)
+        self._environment = environment = open_environment(root / "serving", databases=databases, writer=True)
         stack.callback(environment.close)
         stack.callback(self._disk.shutdown)
-        self.job_store = JobStore(environment)
+        self.records = Records(JobStore(environment), self._disk, self._on_store_error)
         self.cache, self.ledger = ForecastCache(environment), Ledger(environment)
         checkpoints = root / "checkpoints"
         now = self.clock.now()
-        self._first_start = int(self.job_store.get("born") or 0) or now
+        self._first_start = int(self.records.get("born") or 0) or now
         if self._first_start == now:
-            self.job_store.set("born", now)
+            self.records.set("born", now)
         worker = self.config.worker
         self.pool = Pool(nice=worker.nice, memory_mb=worker.memory_mb)
         stack.push_async_callback(self.pool.stop)
         self.publisher = Publisher(
-            self.config, self.candles, (self.cache, self.ledger, CheckpointStore(checkpoints), self.job_store), self._disk, self._monotonic,
+            self.config, self.candles, (self.cache, self.ledger, CheckpointStore(checkpoints), self.records), self._disk, self._monotonic,
             self.trouble,
         )  # fmt: skip
         await self.publisher.load()
         stack.callback(self._close_candles)
-        self.collection = Collection(self.config, str(root / "candles"), self.pool, self.job_store, self._monotonic)
+        self.collection = Collection(self.config, str(root / "candles"), self.pool, self.records, self._monotonic)
         self.training = Training(
-            self.config, (str(root / "candles"), str(checkpoints)), self.pool, self.job_store,
+            self.config, (str(root / "candles"), str(checkpoints)), self.pool, self.records,
             self.publisher.serving, self._promote, self._job_changed,
         )  # fmt: skip
         self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
-        self.scheduler = Scheduler(periodic_rows(self.config), self.job_store.get("last_runs") or {}, born=now)
+        self.scheduler = Scheduler(periodic_rows(self.config), self.records.get("last_runs") or {}, born=now)
         self.control = ControlServer(Handlers(self).table(), allowed=may_change(os.getuid(), self.config.socket.group))
         self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self._monotonic)
         self._meter = ResourceMeter(root)
@@ -180,6 +183,10 @@ class Service:
         if self._candles is None:
             self._candles = CandleStore.open(self.state / "candles")
         return self._candles
+
+    def _on_store_error(self, error: StoreError) -> None:
+        self.store_error = error.message
+        log.error("a store failed", error=error.message, hint=error.hint)
 
     def _close_candles(self) -> None:
         if self._candles is not None:
@@ -256,7 +263,7 @@ class Service:
         else:
             self.enqueue(name, "scheduled")
         self.scheduler.ran(name, now)
-        self.job_store.set("last_runs", self.scheduler.last_runs)
+        self.records.set("last_runs", self.scheduler.last_runs)
 
     def enqueue(self, kind: str, reason: str) -> Job:
         job = self.training.enqueue(kind, reason, self.clock.now())
@@ -266,7 +273,7 @@ class Service:
 
     def _first_training_due(self) -> bool:
         """The first models are trained as soon as there are candles; after a failure not again at once."""
-        latest = self.training.list(1)
+        latest = self.training.recent(1)
         return not latest or self.clock.now() - latest[0]["ended"] > HOUR_MS
 
     def _candles_are_in(self, job: Job, now: int) -> bool:
@@ -417,7 +424,7 @@ class Service:
             running = self.training.queue.running
             if running is not None:
                 return f"{running.kind} training {running.id} is running"
-            for job in self.training.list(5):
+            for job in self.training.recent(5):
                 for batch in job["batches"]:
                     if symbol in batch["left_out"]:
                         return str(batch["left_out"][symbol])
@@ -430,9 +437,8 @@ class Service:
         doing = f"; {running.kind} training {running.done}/{running.total} {running.stage}" if running else ""
         if self.collection.running:
             doing += "; collecting candles"
-        return (
-            f"{len(self.publisher.predictor.symbols)} of {len(self.collection.followed)} coins forecast, health {self.health.severity}{doing}"
-        )
+        coins = f"{len(self.publisher.predictor.symbols)} of {len(self.collection.followed)} coins forecast"
+        return f"{coins}, health {self.health.severity}{doing}"
 
     def facts(self) -> Facts:
         """The snapshot that the conditions look at."""
@@ -444,13 +450,13 @@ class Service:
         if publisher.published_to >= boundary - HOUR_MS:
             lag = {symbol: publisher.published_to - publisher.predictor.needs(symbol) for symbol in trained}
             stale = {symbol: hours // HOUR_MS for symbol, hours in lag.items() if hours > 0}
-        latest = next((job for job in self.training.list(10) if job["ended"] and job["state"] != "cancelled"), None)
+        latest = next((job for job in self.training.recent(10) if job["ended"] and job["state"] != "cancelled"), None)
         batches = latest["batches"] if latest else []
         return Facts(
             now=now, monotonic=self._monotonic(), boundary=boundary, started=self._first_start, followed=len(followed),
             trained=len(trained), stale=stale, collected_to=collection.collected_to, exchange_error=collection.error,
             full_enabled=self.config.full_retrain.enabled, full_last_done=self.training.last_full_done,
-            last_job_error=f"{latest['kind']} training {latest['id']} failed: {latest['error']}" if latest and latest["state"] == "failed" else "",
+            last_job_error="{kind} training {id} failed: {error}".format(**latest) if latest and latest["state"] == "failed" else "",
             failed_batches=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "failed"),
             gate_refused=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "done" and not b["promoted"]),
             refused_checkpoints=publisher.refused, fallback=publisher.fallback(), refresh_error=publisher.error,
@@ -462,7 +468,7 @@ class Service:
         now, collection, publisher, resources = self.clock.now(), self.collection, self.publisher, self.resources
         running = self.training.queue.running
         last = collection.last
-        jobs = self.training.list(50)
+        jobs = self.training.recent(50)
         return {
             "now": now,
             "process": {

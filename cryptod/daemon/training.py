@@ -25,10 +25,10 @@ from cryptod.daemon.job import (
     JobQueue,
     plan_batches,
 )
+from cryptod.daemon.records import Records
 from cryptod.errors import CryptodError, RequestError, WorkerError
 from cryptod.logs import get_logger
 from cryptod.market import HOUR
-from cryptod.store.jobs import JobStore
 from cryptod.worker.messages import Batch, BatchDone, BatchFailed, Failed, Finished, Progress, Report, TrainOrder
 from cryptod.worker.pool import Pool
 
@@ -56,7 +56,7 @@ class Training:
         config: Config,
         paths: tuple[str, str],
         pool: Pool,
-        jobs: JobStore,
+        jobs: Records,
         serving: Callable[[], Mapping[str, tuple[str, ...]]],
         promote: Promote,
         changed: Change,
@@ -75,7 +75,7 @@ class Training:
 
     def _load(self) -> list[Job]:
         loaded = []
-        for record in self._jobs.list(limit=500):
+        for record in self._jobs.list(500):
             job = msgspec.convert(record, Job)
             if job.state == RUNNING:  # the daemon ended in the middle of it
                 job.state = QUEUED
@@ -83,10 +83,10 @@ class Training:
             loaded.append(job)
         return loaded
 
-    def list(self, limit: int) -> list[dict[str, Any]]:
+    def recent(self, limit: int) -> list[dict[str, Any]]:
         """Jobs for the wire, newest first; a job that runs is described as it is now, not as it was last saved."""
         live = {job.id: job for job in self.queue}
-        return [(live.get(record["id"]) or msgspec.convert(record, Job)).describe() for record in self._jobs.list(limit=limit)]
+        return [(live.get(record["id"]) or msgspec.convert(record, Job)).describe() for record in self._jobs.list(limit)]
 
     def enqueue(self, kind: str, reason: str, now: int) -> Job:
         """The job that will do this: a new one, or the one of this kind that waits already."""
@@ -108,7 +108,7 @@ class Training:
         """End a job that waits or runs; `RequestError` if there is none such."""
         job = next((job for job in self.queue if job.id == number), None)
         if job is None:
-            known = any(record["id"] == number for record in self._jobs.list(limit=500))
+            known = any(record["id"] == number for record in self._jobs.list(500))
             raise RequestError(
                 "conflict" if known else "not_found",
                 f"job {number} has already ended" if known else f"there is no job {number}",
