@@ -5,6 +5,7 @@ goes wrong that of `faults` and `events`.
 
     GET  /api/v3/{ping,time,exchangeInfo,klines,ticker/24hr}      the public spot API
     GET  /{fapi,dapi,eapi}/v1/exchangeInfo                        no derivatives are listed here
+    GET  /sapi/v1/system/status                                   normal
     GET  /control/requests        what was asked so far           DELETE  start counting anew
     GET  /control/faults          the faults in force             POST    a JSON list of faults replaces them
 """
@@ -219,6 +220,8 @@ class Exchange:
                 raise binance.banned(now + int(wait * 1000))
             if path in ("fapi/v1/exchangeInfo", "dapi/v1/exchangeInfo", "eapi/v1/exchangeInfo"):
                 return 200, binance.exchange_info((), now, self.allowance.limit), {}
+            if path == "sapi/v1/system/status":
+                return 200, b'{"status":0,"msg":"normal"}', {}
             if not path.startswith("api/v3/") or endpoint not in PARAMETERS:
                 return 404, _HTML.replace(b"502 Bad Gateway", b"404 Not Found"), {"Content-Type": "text/html"}
             body = self._answers.reply(endpoint, query, now)
@@ -275,10 +278,9 @@ class Exchange:
 
     async def _control_set_faults(self, request: web.Request) -> web.Response:
         try:
-            faults = msgspec.json.decode(await request.read(), type=list[Fault])
+            self.set_faults(msgspec.json.decode(await request.read(), type=list[Fault]))
         except (msgspec.DecodeError, CryptodError) as error:
             return _json({"error": str(error)}, status=400)
-        self.set_faults(faults)
         return _json(self.faults.faults)
 
 
