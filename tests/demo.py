@@ -121,7 +121,7 @@ def follow(demo: Demo, client: Client) -> None:
             marks.setdefault("training", time.monotonic())
             done = sum(batch["state"] == "done" for batch in job["batches"])
             text = f"training: {done} of {len(job['batches'])} batches done"
-        elif training["last_full"] and cache["entries"]:
+        elif training["last_full"] and cache["entries"] >= models["coins"] > 0:
             break
         elif progress is not None and progress["total"]:
             marks.setdefault("collecting", time.monotonic())

@@ -118,6 +118,7 @@ def test_one_coin_that_fails_is_tried_again_and_does_not_stop_the_others() -> No
     assert house.lane.error == ""
     assert house.lane.collected_to == BOUNDARY
     assert not house.lane.due(NOW)
+    assert house.lane.due(NOW + HOUR), "the next candle of the others does not wait for the coin that failed"
     house.seconds += RETRY_FIRST
     assert house.lane.due(NOW)
 

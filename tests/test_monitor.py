@@ -44,6 +44,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "universe_setting": {"universe_warnings": ("universe.include names XYZ/USDT, which the exchange does not list",)},
     "refresh_failed": {"refresh_error": "no space"},
     "store_failed": {"store_error": "no space"},
+    "store_damaged": {"store_damaged": "it was put aside"},
     "disk_low": {"resources": Resources(disk_free=100 * MIB, disk_total=10_000 * MIB)},
     "memory_near_limit": {
         "resources": Resources(pss_daemon=480 * MIB, memory_limit=512 * MIB, disk_free=9000 * MIB, disk_total=10_000 * MIB)

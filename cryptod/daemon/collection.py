@@ -74,10 +74,15 @@ class Collection:
         return self._select_again or not self.followed
 
     def due(self, now: int) -> bool:
-        """Whether a collect child should be started now."""
-        if self.running or self._monotonic() < self._retry_at:
+        """Whether a collect child should be started now.
+
+        Some coins that failed wait for their next attempt, and hold nothing else up; an exchange that could not be asked
+        at all is left alone until then.
+        """
+        waiting = self._monotonic() < self._retry_at
+        if self.running or (waiting and self.error):
             return False
-        return self.wants_selection or bool(self.failed) or self.boundary(now) > self.collected_to
+        return self.wants_selection or (bool(self.failed) and not waiting) or self.boundary(now) > self.collected_to
 
     @property
     def retry_in(self) -> float:
@@ -106,7 +111,7 @@ class Collection:
             return True
         assert isinstance(report, Failed), report
         self._select_again = False if self.followed else self._select_again
-        self.error = report.error
+        self.error = report.error or "the collection failed"
         self._back_off(report.retry_after)
         log.warning(
             "the candles could not be collected", error=report.error, hint=report.hint, duration=self._monotonic() - started,

@@ -120,6 +120,7 @@ class Facts:
     """Coins served by a reference forecaster because the model lost to it."""
     refresh_error: str = ""
     store_error: str = ""
+    store_damaged: str = ""
     clock_step: float = 0.0
     """Seconds by which the machine's clock was stepped against the monotonic one, lately."""
     resources: Resources = field(default_factory=Resources)
@@ -239,6 +240,10 @@ CONDITIONS: Final = (
     Condition(
         "store_failed", "error", 0, "make room on the disk or check its rights; the daemon tries again by itself",
         lambda f: f"the store cannot be written: {f.store_error}" if f.store_error else None,
+    ),
+    Condition(
+        "store_damaged", "error", 0, "check the disk; the ledger in the old store can be looked at later; it clears at the next start",
+        lambda f: f.store_damaged or None,
     ),
     Condition("disk_low", "warning", 0, "make room, or lower storage.ledger_days", _disk_low),
     Condition("memory_near_limit", "warning", 60, "raise MemoryMax=, or lower universe.size or train.batch_size", _memory_near_limit),

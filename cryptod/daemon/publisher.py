@@ -12,6 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgpack
@@ -22,7 +23,7 @@ from cryptod.daemon.records import Records
 from cryptod.errors import CheckpointError, RequestError
 from cryptod.forecast.predictor import Forecasts, Model, Predictor
 from cryptod.logs import get_logger
-from cryptod.market import QUANTILE_LEVELS, TIMEFRAMES
+from cryptod.market import QUANTILE_LEVELS, TIMEFRAMES, Panel
 from cryptod.store.candles import CandleStore
 from cryptod.store.checkpoints import CheckpointStore, Current
 from cryptod.store.forecasts import Entry, ForecastCache
@@ -83,7 +84,7 @@ class Publisher:
     def __init__(
         self,
         config: Config,
-        candles: Callable[[], CandleStore],
+        candles: Path,
         stores: tuple[ForecastCache, Ledger, CheckpointStore, Records],
         disk: Executor,
         monotonic: Callable[[], float],
@@ -196,11 +197,16 @@ class Publisher:
         if not behind:
             return
         start = min(self.predictor.needs(symbol) for symbol in behind)
-        panel = await asyncio.get_running_loop().run_in_executor(None, self._candles().panel, tuple(behind), start, cutoff)
+        panel = await asyncio.to_thread(self._read, tuple(behind), start, cutoff)
         step = ROWS_PER_SLICE * self._timeframe.ms
         for first in range(start, cutoff, step):
             self.predictor.advance(panel.rows(first, min(first + step, cutoff)))
             await asyncio.sleep(0)
+
+    def _read(self, symbols: tuple[str, ...], start: int, cutoff: int) -> Panel:
+        # Opened for the one reading: pages that stay mapped count as this process' memory.
+        with CandleStore.open(self._candles) as candles:
+            return candles.panel(symbols, start, cutoff)
 
     async def _issue(self, symbols: tuple[str, ...], cutoff: int, now: int, ttl_ms: int) -> None:
         """Forecast, write the ledger, render, cache: in this order."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import os
 import signal
 import time
@@ -35,11 +36,10 @@ from cryptod.daemon.records import Records
 from cryptod.daemon.scheduler import Periodic, Scheduler
 from cryptod.daemon.training import Training
 from cryptod.daemon.watchdog import Notifier, Watchdog, keep_pinging, watchdog_interval
-from cryptod.errors import ConfigError, CryptodError, StoreError
+from cryptod.errors import ConfigError, CryptodError, DamagedError, StoreError
 from cryptod.store import forecasts, jobs, ledger
-from cryptod.store.candles import CandleStore
 from cryptod.store.checkpoints import CheckpointStore
-from cryptod.store.environment import open_environment
+from cryptod.store.environment import Environment, open_environment
 from cryptod.store.forecasts import ForecastCache
 from cryptod.store.jobs import JobStore
 from cryptod.store.ledger import Ledger
@@ -50,6 +50,7 @@ TURN: Final = 0.2
 LATE: Final = 20.0
 """Seconds without a turn after which the watchdog's beats stop being earned."""
 PREGENERATE_LEAD_MS: Final = 5 * 60_000
+REFERENCES_KEPT_MS: Final = 8 * 24 * HOUR_MS
 CLOCK_STEP_SHOWN: Final = 3600.0
 STOP_GRACE: Final = 1.0
 
@@ -94,9 +95,8 @@ class Service:
         self.clock_step = 0.0
         self._clock_offset = self._offset()
         self._clock_stepped_at = -CLOCK_STEP_SHOWN
-        self.store_error = ""
+        self.store_error = self.damaged_store = ""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
-        self._candles: CandleStore | None = None
 
     # ------------------------------------------------------------------ start and stop
 
@@ -129,8 +129,7 @@ class Service:
         root = Path(self.config.storage.directory)
         self._lock_directory(root, stack)
         self.state = root
-        databases = (*forecasts.DATABASES, *jobs.DATABASES, *ledger.DATABASES)
-        self._environment = environment = open_environment(root / "serving", databases=databases, writer=True)
+        environment = self._environment = self._open_serving(root / "serving")
         stack.callback(environment.close)
         stack.callback(self._disk.shutdown)
         self.records = Records(JobStore(environment), self._disk, self._on_store_error)
@@ -144,11 +143,10 @@ class Service:
         self.pool = Pool(nice=worker.nice, memory_mb=worker.memory_mb)
         stack.push_async_callback(self.pool.stop)
         self.publisher = Publisher(
-            self.config, self.candles, (self.cache, self.ledger, CheckpointStore(checkpoints), self.records), self._disk, self._monotonic,
+            self.config, root / "candles", (self.cache, self.ledger, CheckpointStore(checkpoints), self.records), self._disk, self._monotonic,
             self.trouble,
         )  # fmt: skip
         await self.publisher.load()
-        stack.callback(self._close_candles)
         self.collection = Collection(self.config, str(root / "candles"), self.pool, self.records, self._monotonic)
         self.training = Training(
             self.config, (str(root / "candles"), str(checkpoints)), self.pool, self.records,
@@ -178,19 +176,21 @@ class Service:
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{self.pid}\n".encode(), 0)
 
-    def candles(self) -> CandleStore:
-        """The candle store, opened when it is first there: the first collect child makes it."""
-        if self._candles is None:
-            self._candles = CandleStore.open(self.state / "candles")
-        return self._candles
+    def _open_serving(self, path: Path) -> Environment:
+        """The store of forecasts, ledger and jobs; a damaged one is put aside, never deleted, and a new one begun."""
+        databases = (*forecasts.DATABASES, *jobs.DATABASES, *ledger.DATABASES)
+        try:
+            return open_environment(path, databases=databases, writer=True)
+        except DamagedError as error:
+            aside = path.with_name(f"{path.name}.damaged-{self.clock.now()}")
+            path.rename(aside)
+            self.damaged_store = f"{error.message}; it was put aside as {aside}"
+            log.error("the serving store was damaged and a new one is begun", error=error.message, aside=str(aside))
+            return open_environment(path, databases=databases, writer=True)
 
     def _on_store_error(self, error: StoreError) -> None:
         self.store_error = error.message
         log.error("a store failed", error=error.message, hint=error.hint)
-
-    def _close_candles(self) -> None:
-        if self._candles is not None:
-            self._candles.close()
 
     async def _serve(self) -> None:
         helpers = [asyncio.create_task(self._keep_house())]
@@ -364,7 +364,9 @@ class Service:
 
     async def _prune(self) -> None:
         before = self.clock.now() - self.config.storage.ledger_days * 24 * HOUR_MS
-        await self.publisher.on_disk(self.ledger.prune, before)
+        # The references' own words are wanted until the last outcome is known, 24 hours on; then their scores are kept.
+        references = functools.partial(self.ledger.prune, before, references_before=self.publisher.published_to - REFERENCES_KEPT_MS)
+        await self.publisher.on_disk(references)
 
     def _offset(self) -> float:
         """Seconds between the machine's clock and its monotonic one; it changes when somebody steps the clock."""
@@ -460,7 +462,7 @@ class Service:
             failed_batches=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "failed"),
             gate_refused=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "done" and not b["promoted"]),
             refused_checkpoints=publisher.refused, fallback=publisher.fallback(), refresh_error=publisher.error,
-            store_error=self.store_error, clock_step=self.clock_step, resources=self.resources,
+            store_error=self.store_error, store_damaged=self.damaged_store, clock_step=self.clock_step, resources=self.resources,
         )  # fmt: skip
 
     def status(self) -> dict[str, Any]:
