@@ -158,11 +158,14 @@ async def test_the_last_candle_is_still_open_and_moves_with_the_clock_until_it_i
     assert closed == [LAST, *final]
 
 
-async def test_tickers_rank_by_quote_volume_and_agree_with_the_candles(binance: Any, exchange: Exchange) -> None:
-    at(exchange, LAST + HOUR.ms - 1)
+@pytest.mark.parametrize("hour", [0, 17, 24])
+async def test_tickers_rank_by_quote_volume_and_agree_with_the_candles(hour: int, binance: Any, exchange: Exchange) -> None:
+    last = LAST + hour * HOUR.ms
+    await binance.fetch_tickers()  # what it remembers of an earlier time must not show
+    at(exchange, last + HOUR.ms - 1)
     tickers = await binance.fetch_tickers()
     assert len(tickers) == len(exchange.market.listings)
-    values = exchange.market.candles("ETH/USDT", LAST - 23 * HOUR.ms, LAST + HOUR.ms)[1]
+    values = exchange.market.candles("ETH/USDT", last - 23 * HOUR.ms, last + HOUR.ms)[1]
     ticker = tickers["ETH/USDT"]
     assert (ticker["open"], ticker["high"], ticker["low"]) == (values[0, 0], values[:, 1].max(), values[:, 2].min())
     assert ticker["close"] == pytest.approx(values[-1, 3], rel=1e-3)

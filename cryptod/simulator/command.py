@@ -71,6 +71,7 @@ async def _serve(exchange: Exchange, clock: Clock) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    exchange.prepare()
     async with exchange:
         print(f"listening on {exchange.url}", flush=True)
         print(f"clock {clock if isinstance(clock, SpedClock) else 'system'}", flush=True)

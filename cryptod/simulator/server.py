@@ -18,8 +18,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -98,6 +97,10 @@ class Exchange:
     def market(self) -> Market:
         """The truth: what a collector must have in the end."""
         return self._answers.market
+
+    def prepare(self) -> None:
+        """Do the slow part of the first tickers before anyone waits for it; worth it for thousands of coins."""
+        self._answers.prepare(self.clock.now())
 
     def counts(self) -> dict[str, Any]:
         """What `/control/requests` says: requests by endpoint, status, symbol (of klines) and fault, and the weight used."""
@@ -295,14 +298,3 @@ def _reset(request: web.Request) -> None:
 
 def _json(answer: Any, status: int = 200) -> web.Response:
     return web.Response(status=status, body=msgspec.json.encode(answer), content_type="application/json")
-
-
-@asynccontextmanager
-async def serve(
-    market: Market, clock: Clock, *, faults: Iterable[Fault] = (), ready: Callable[[Exchange], None] | None = None, **options: Any
-) -> AsyncIterator[Exchange]:
-    """An exchange that listens while the block lasts; ``options`` are `Exchange`'s, ``ready`` is told when it listens."""
-    async with Exchange(market, clock, faults=faults, **options) as exchange:
-        if ready is not None:
-            ready(exchange)
-        yield exchange
