@@ -286,8 +286,15 @@ class Worker(_Section, frozen=True):
         ),
     ] = 700
     threads: Annotated[
-        int, Key("Threads that training uses; 0 is one for each core.", "the kernel shares fairly by nice", least=0, most=256, live=True)
-    ] = 0
+        int,
+        Key(
+            "Threads that training uses; 0 is one for each core.",
+            "the networks are too small to gain from more, and threads that wait for each other on a busy machine lose much",
+            least=0,
+            most=256,
+            live=True,
+        ),
+    ] = 1
     deadline_minutes: Annotated[
         int, Key("Minutes after which a child that still runs is ended.", "a full retrain takes minutes", least=1, most=1440, live=True)
     ] = 120

@@ -23,8 +23,6 @@ SETTLE_MS: Final = 3_000
 """An exchange needs a moment to publish a candle that has just closed."""
 RETRY_FIRST: Final = 15.0
 RETRY_MOST: Final = 600.0
-DEADLINE: Final = 3600.0
-"""Seconds for one collection: a first backfill through a slow exchange's rate limit, with room."""
 SILENCE: Final = 120.0
 
 log = get_logger("collection")
@@ -100,7 +98,9 @@ class Collection:
         )  # fmt: skip
         self.running, started = True, self._monotonic()
         try:
-            report = await self._pool.run(order, on_report=self._on_report, deadline_s=DEADLINE, silence_s=SILENCE)
+            report = await self._pool.run(
+                order, on_report=self._on_report, deadline_s=60.0 * self.config.worker.deadline_minutes, silence_s=SILENCE
+            )
         except WorkerError as error:
             report = Failed(job=0, error=error.message, hint=error.hint)
         finally:

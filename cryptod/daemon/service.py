@@ -142,10 +142,8 @@ class Service:
         worker = self.config.worker
         self.pool = Pool(nice=worker.nice, memory_mb=worker.memory_mb)
         stack.push_async_callback(self.pool.stop)
-        self.publisher = Publisher(
-            self.config, root / "candles", (self.cache, self.ledger, CheckpointStore(checkpoints), self.records), self._disk, self._monotonic,
-            self.trouble,
-        )  # fmt: skip
+        stores = self.cache, self.ledger, CheckpointStore(checkpoints), self.records
+        self.publisher = Publisher(self.config, root / "candles", stores, self._disk, self._monotonic, self.trouble)
         await self.publisher.load()
         self.collection = Collection(self.config, str(root / "candles"), self.pool, self.records, self._monotonic)
         self.training = Training(

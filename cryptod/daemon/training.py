@@ -32,8 +32,6 @@ from cryptod.market import HOUR
 from cryptod.worker.messages import Batch, BatchDone, BatchFailed, Failed, Finished, Progress, Report, TrainOrder
 from cryptod.worker.pool import Pool
 
-DEADLINE_PER_COIN: Final = {"full": 60.0, "incremental": 20.0}
-"""Real seconds that a coin may cost: some hundred times what it does cost on the machine this was made for."""
 SILENCE: Final = 180.0
 RESUME_WITHIN_MS: Final = 24 * HOUR.ms
 """An interrupted job older than this starts over with fresh candles instead of going on with its old cutoff."""
@@ -193,7 +191,7 @@ class Training:
             while (report := await verdicts.get()) is not None:
                 await self._take(job, report, now())
 
-        deadline = DEADLINE_PER_COIN[job.kind] * sum(len(batch.symbols) for batch in batches) + 300
+        deadline = 60.0 * self.config.worker.deadline_minutes
         taking = asyncio.create_task(take_verdicts())
         try:
             final = await self._pool.run(order, on_report=on_report, deadline_s=deadline, silence_s=SILENCE)

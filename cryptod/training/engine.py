@@ -35,7 +35,7 @@ from cryptod.worker.messages import Batch, BatchDone, BatchFailed, Finished, Pro
 MONTH_HOURS: Final = 730
 HOLDOUT_HOURS: Final = {"full": 14 * 24, "incremental": 7 * 24}
 """Unseen hours at the window's end on which training stops early and the gate judges."""
-_GROUP: Final = 64
+_GROUP: Final = 32
 _BEAT_SECONDS: Final = 0.4
 _FAILURES: Final = (CryptodError, ArithmeticError, ValueError, RuntimeError)
 """What a batch of bad candles can end in; numpy's and torch's own errors are among the last three."""
@@ -47,6 +47,17 @@ class Candles(Protocol):
     def panel(self, symbols: Sequence[str], start: int, end: int) -> Panel: ...
 
 
+class _Reader:
+    """The candle store, opened for each reading: pages that stay mapped would count as this process' memory all the while."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def panel(self, symbols: Sequence[str], start: int, end: int) -> Panel:
+        with CandleStore.open(self._path) as candles:
+            return candles.panel(tuple(symbols), start, end)
+
+
 def run(order: TrainOrder, report: Callable[[Report], None]) -> None:
     """Train every batch of the order and report each one's end, a beat at least once a second, and `Finished`.
 
@@ -54,8 +65,7 @@ def run(order: TrainOrder, report: Callable[[Report], None]) -> None:
     """
     began = time.monotonic()
     torch.set_num_threads(order.threads or len(os.sched_getaffinity(0)))
-    with CandleStore.open(Path(order.candles)) as candles:
-        train(order, candles, report)
+    train(order, _Reader(Path(order.candles)), report)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     report(Finished(job=order.job, seconds=time.monotonic() - began, peak_rss=peak))
 

@@ -29,6 +29,9 @@ from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Finished,
 
 LINGER: Final = {"collect": 10.0, "train": 0.0}
 """Seconds a child waits for another order: importing ccxt costs more than an hour's candles, torch too much memory to stay."""
+MALLOC: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+"""What children give to glibc, which by itself keeps freed memory in eight arenas a core and stops returning large
+arrays after the first one: 60 MB less at the peak of a full retrain."""
 TERM_GRACE: Final = 1.0
 EXIT_GRACE: Final = 5.0
 _FINAL: Final = (CollectDone, Finished, Failed)
@@ -116,8 +119,8 @@ class Pool:
     async def _start(self, kind: str) -> _Child:
         here, there = socket.socketpair()
         settings = Settings(kind, self._runners[kind], self._nice, self._memory_mb, self._linger[kind], logs.level())
-        # Small threads' arenas: glibc's default of eight per core keeps what a child has freed.
-        os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+        for name, value in MALLOC.items():
+            os.environ.setdefault(name, value)
         self._context.set_forkserver_preload([])
         process = self._context.Process(target=child_side.main, args=(there, settings), name=f"cryptod-{kind}", daemon=True)
         try:
