@@ -59,6 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from cryptod import logs
     from cryptod.clock import parse_clock
     from cryptod.config import load
+    from cryptod.daemon.handlers import Handlers
     from cryptod.daemon.service import Service
 
     # `schedule` reckons in naive local time: in UTC no hour comes twice and none is left out.
@@ -69,7 +70,10 @@ def _run(arguments: argparse.Namespace) -> int:
     logs.configure(loaded.config.log.level)
     for warning in loaded.warnings:
         logs.get_logger("config").warning(warning)
-    service = Service(loaded, parse_clock(arguments.clock), notifier=SystemdNotifier(), environ=os.environ, config_path=path)
+    service = Service(
+        loaded, parse_clock(arguments.clock), lambda service: Handlers(service).table(),
+        notifier=SystemdNotifier(), environ=os.environ, config_path=path,
+    )  # fmt: skip
     asyncio.run(service.run())
     return 0
 

@@ -7,16 +7,16 @@ exchange: what takes long becomes a job. `get` answers with bytes that were rend
 from __future__ import annotations
 
 import difflib
-import re
 import struct
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgpack
 
 from cryptod import __version__
 from cryptod.daemon.control import Ready
 from cryptod.daemon.listening import Peer
+from cryptod.daemon.service import Service
 from cryptod.errors import RequestError
 from cryptod.protocol import (
     JOB_KINDS,
@@ -35,12 +35,8 @@ from cryptod.protocol import (
 )
 from cryptod.store.forecasts import Entry
 
-if TYPE_CHECKING:
-    from cryptod.daemon.service import Service
-
 _FRESH: Final = b"\xa5stale\xc2\xa6reason\xc0"
 _AGE: Final = struct.Struct(">9sq5sd")
-_SEPARATORS: Final = re.compile(r"[\s/_:.-]+")
 
 
 def answer(entry: Entry, now: int, reason: str | None) -> bytes:
@@ -50,35 +46,6 @@ def answer(entry: Entry, now: int, reason: str | None) -> bytes:
         return entry.body + age + _FRESH
     packed: bytes = msgpack.packb(reason)
     return entry.body + age + b"\xa5stale\xc3\xa6reason" + packed
-
-
-class SymbolIndex:
-    """Finds a coin by any usual spelling: ``BTC/USDT``, ``btcusdt``, ``btc-usdt``, ``BTC``."""
-
-    def __init__(self, followed: tuple[str, ...], left_out: Mapping[str, str]) -> None:
-        self.followed = frozenset(followed)
-        self._left_out = left_out
-        self._spellings: dict[str, str] = {}
-        for symbol in reversed(followed):  # the larger coin, listed first, wins a spelling that fits two
-            self._spellings[symbol.split("/")[0]] = symbol
-            self._spellings[symbol.replace("/", "")] = symbol
-
-    def find(self, text: str) -> str:
-        """The followed coin that is meant, or `RequestError` (unknown_symbol) with what is near."""
-        if text in self.followed:
-            return text
-        plain = _SEPARATORS.sub("", text.upper())
-        found = self._spellings.get(plain)
-        if found is not None:
-            return found
-        shown = "".join(letter if letter.isprintable() else "?" for letter in text[:32])
-        for symbol, reason in self._left_out.items():
-            if plain in (symbol.replace("/", ""), symbol.split("/")[0]):
-                raise RequestError("unknown_symbol", f"{symbol} is not followed: {reason}", hint="name it in universe.include to follow it")
-        near = difflib.get_close_matches(plain, self._spellings, n=3, cutoff=0.6)
-        names = list(dict.fromkeys(self._spellings[spelling] for spelling in near))
-        hint = f"did you mean {' or '.join(names)}?" if names else "`cryptoctl symbols` lists the coins that are followed"
-        raise RequestError("unknown_symbol", f"there is no coin {shown}", hint=hint)
 
 
 class Handlers:

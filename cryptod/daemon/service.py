@@ -26,14 +26,14 @@ from cryptod import __version__, logs
 from cryptod.clock import Clock, SystemClock
 from cryptod.config import Config, Loaded, load, reloaded, restart_needed
 from cryptod.daemon.collection import Collection
-from cryptod.daemon.control import ControlServer
-from cryptod.daemon.handlers import Handlers, SymbolIndex
+from cryptod.daemon.control import ControlServer, Handler
 from cryptod.daemon.job import Job
 from cryptod.daemon.listening import inherited_sockets, may_change
 from cryptod.daemon.monitor import HOUR_MS, Facts, Health, ResourceMeter, Resources
 from cryptod.daemon.publisher import Publisher
 from cryptod.daemon.records import Records
 from cryptod.daemon.scheduler import Periodic, Scheduler
+from cryptod.daemon.symbols import SymbolIndex
 from cryptod.daemon.training import Training
 from cryptod.daemon.watchdog import Notifier, Watchdog, keep_pinging, watchdog_interval
 from cryptod.errors import ConfigError, CryptodError, DamagedError, StoreError
@@ -71,15 +71,24 @@ def periodic_rows(config: Config) -> tuple[Periodic, ...]:
 class Service:
     """One daemon on one state directory.
 
-    ``notifier`` speaks to systemd; ``environ`` is the process's environment; ``config_path`` is read again on SIGHUP.
+    ``handlers`` makes the table of what the commands do; ``notifier`` speaks to systemd; ``environ`` is the process's
+    environment; ``config_path`` is read again on SIGHUP.
     """
 
     def __init__(
-        self, loaded: Loaded, clock: Clock, *, notifier: Notifier, environ: MutableMapping[str, str], config_path: Path | None = None
+        self,
+        loaded: Loaded,
+        clock: Clock,
+        handlers: Callable[[Service], Mapping[str, Handler]],
+        *,
+        notifier: Notifier,
+        environ: MutableMapping[str, str],
+        config_path: Path | None = None,
     ) -> None:
         self.config = loaded.config
         self.clock = clock
         self.pid = os.getpid()
+        self._handlers = handlers
         self._environ = environ
         self._config_path = config_path
         self._notifier = notifier
@@ -152,7 +161,7 @@ class Service:
         )  # fmt: skip
         self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
         self.scheduler = Scheduler(periodic_rows(self.config), self.records.get("last_runs") or {}, born=now)
-        self.control = ControlServer(Handlers(self).table(), allowed=may_change(os.getuid(), self.config.socket.group))
+        self.control = ControlServer(self._handlers(self), allowed=may_change(os.getuid(), self.config.socket.group))
         self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self._monotonic)
         self._meter = ResourceMeter(root)
 

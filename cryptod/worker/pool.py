@@ -1,100 +1,101 @@
 """The parent's side of the process wall: start children, hand them orders, hear them out, end them.
 
-Knows processes and pipes; nothing of what an order does. Children come from `multiprocessing`'s forkserver, which is a
-small process of its own: the daemon never forks, so neither LMDB nor the loop is carried into a child. A child that is
-silent, late or dead is a `WorkerError` that says so; the daemon goes on.
+Knows processes and pipes; nothing of what an order does. A child that is silent, late or dead is a `WorkerError` that
+says so; the daemon goes on. A child that works is not lost with the forkserver that it came from: its wire and a
+descriptor of the process itself (pidfd) tell how it is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import multiprocessing
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerProcess
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from cryptod import logs
 from cryptod.errors import WorkerError
 from cryptod.worker import child as child_side
+from cryptod.worker import forkserver
 from cryptod.worker.child import LENGTH, MAX_MESSAGE, RUNNERS, Settings
 from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Finished, Order, Report
 
 LINGER: Final = {"collect": 10.0, "train": 0.0}
 """Seconds a child waits for another order: importing ccxt costs more than an hour's candles, torch too much memory to stay."""
-MALLOC: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
-"""What children give to glibc, which by itself keeps freed memory in eight arenas a core and stops returning large
-arrays after the first one: 60 MB less at the peak of a full retrain."""
 TERM_GRACE: Final = 1.0
-EXIT_GRACE: Final = 5.0
+EXIT_GRACE: Final = 2.0
+FORKSERVER_GONE: Final = 255
+"""What `multiprocessing` takes for the exit code when nobody is left to tell it."""
 _FINAL: Final = (CollectDone, Finished, Failed)
 
 
-class _Child:
-    """One child process and the wire to it."""
+class ChildView(NamedTuple):
+    """A child as the monitor sees it. ``job`` is None while it waits for an order; ``started`` and ``beat`` (its last
+    report) are seconds of the monotonic clock."""
 
-    def __init__(self, kind: str, process: ForkServerProcess, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.kind, self.process, self.reader, self.writer = kind, process, reader, writer
-        self.ended_by_us = ""
-        self.last_report = time.monotonic()
-
-    def signal(self, number: int) -> None:
-        # By its id and not through the forkserver, which may have been killed.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid or 0, number)
-
-    @property
-    def alive(self) -> bool:
-        try:
-            os.kill(self.process.pid or 0, 0)
-        except ProcessLookupError:
-            return False
-        return True
+    kind: str
+    pid: int
+    job: int | None
+    started: float
+    beat: float
 
 
 class Pool:
     """Runs orders, at most one at a time of each kind (the callers see to that).
 
-    ``nice``, ``memory_mb``: for the children. ``runners``: kind -> module, for tests.
+    ``nice``, ``memory_mb``: for the children. ``runners``: kind -> module, for tests. ``directory``: where the forkserver
+    has its socket; under /tmp unless given.
     """
 
     def __init__(
-        self, *, nice: int = 19, memory_mb: int = 0, runners: Mapping[str, str] = RUNNERS, linger: Mapping[str, float] = LINGER
+        self,
+        *,
+        nice: int = 19,
+        memory_mb: int = 0,
+        runners: Mapping[str, str] = RUNNERS,
+        linger: Mapping[str, float] = LINGER,
+        directory: str = "",
     ) -> None:
-        self._nice, self._memory_mb, self._runners, self._linger = nice, memory_mb, runners, linger
-        self._context = multiprocessing.get_context("forkserver")
+        self.nice, self.memory_mb = nice, memory_mb
+        self._runners, self._linger = runners, linger
         self._idle: dict[str, _Child] = {}
         self._busy: dict[int, _Child] = {}
         """Job -> the child that works on it."""
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode: Callable[[bytes], Report] = msgspec.msgpack.Decoder(Report).decode
+        self._all: set[_Child] = set()
         self.stopping = False
+        if directory:
+            forkserver.keep_files_in(directory)
+
+    @property
+    def children(self) -> list[ChildView]:
+        """The children there are, those included that are being ended."""
+        jobs = {child: job for job, child in self._busy.items()}
+        return [ChildView(child.kind, child.pid, jobs.get(child), child.started, child.beat) for child in self._all]
 
     @property
     def pids(self) -> dict[str, int]:
         """Kind -> process id of the children there are."""
-        return {child.kind: child.process.pid or 0 for child in (*self._idle.values(), *self._busy.values())}
+        return {child.kind: child.pid for child in self._all}
 
     async def run(self, order: Order, *, on_report: Callable[[Report], None], deadline_s: float, silence_s: float) -> Report:
         """Have the order carried out; every report goes to ``on_report``, the last one is returned as well.
 
         Raises `WorkerError` if the child cannot be started, dies, says nothing for ``silence_s`` seconds, takes longer than
-        ``deadline_s``, or is cancelled. It is gone then.
+        ``deadline_s``, or is cancelled. It is gone then; as it is when this is cancelled.
         """
         if self.stopping:
             raise WorkerError("the daemon is stopping")
         kind = "collect" if isinstance(order, CollectOrder) else "train"
-        idle = self._idle.pop(kind, None)
-        if idle is not None:
-            with contextlib.suppress(_Deaf):  # it ended while the order was on its way: another one is started
+        if (idle := self._idle.pop(kind, None)) is not None:
+            try:
                 return await self._give(idle, order, on_report, deadline_s, silence_s)
+            except _Deaf:
+                pass  # it ended while the order was on its way: another one is started
         try:
             return await self._give(await self._start(kind), order, on_report, deadline_s, silence_s)
         except _Deaf as error:
@@ -102,117 +103,190 @@ class Pool:
 
     def cancel(self, job: int) -> None:
         """End the child that works on this job; its `run` raises."""
-        child = self._busy.get(job)
-        if child is not None:
+        if (child := self._busy.get(job)) is not None:
             child.ended_by_us = "was cancelled"
-            child.signal(signal.SIGTERM)
+            child.end()
 
     async def stop(self) -> None:
-        """End all children, then the forkserver and its helper. Idempotent; about two seconds at most."""
+        """End all children, then the forkserver and its helper. Idempotent; under three seconds."""
         self.stopping = True
-        for child in self._busy.values():
+        for child in self._all:
             child.ended_by_us = "was stopped"
-        await asyncio.gather(*(self._end(child) for child in (*self._idle.values(), *self._busy.values())))
-        self._idle.clear()
-        await asyncio.to_thread(_stop_helpers)
+        await asyncio.gather(*(child.end() for child in tuple(self._all)))
+        await forkserver.stop()
 
     async def _start(self, kind: str) -> _Child:
         here, there = socket.socketpair()
-        settings = Settings(kind, self._runners[kind], self._nice, self._memory_mb, self._linger[kind], logs.level())
-        for name, value in MALLOC.items():
-            os.environ.setdefault(name, value)
-        self._context.set_forkserver_preload([])
-        process = self._context.Process(target=child_side.main, args=(there, settings), name=f"cryptod-{kind}", daemon=True)
+        settings = Settings(kind, self._runners[kind], self.nice, self.memory_mb, logs.level())
         try:
-            await asyncio.to_thread(process.start)
-        except (OSError, EOFError) as error:
+            process = await forkserver.start(child_side.main, there, settings, name=f"cryptod-{kind}")
+            here.setblocking(False)
+            reader, writer = await asyncio.open_unix_connection(sock=here)
+        except OSError as error:
             here.close()
             raise WorkerError(f"the {kind} child could not be started: {error}", hint="too many processes, or out of memory?") from error
-        finally:
-            there.close()
-        here.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=here)
-        return _Child(kind, process, reader, writer)
+        except BaseException:
+            here.close()  # a child that starts nevertheless finds its wire cut, and ends
+            raise
+        child = _Child(kind, process, reader, writer, self._forget)
+        self._all.add(child)
+        if self.stopping:
+            await child.end()
+            raise WorkerError("the daemon is stopping")
+        return child
+
+    def _forget(self, child: _Child) -> None:
+        self._all.discard(child)
+        if self._idle.get(child.kind) is child:
+            del self._idle[child.kind]
 
     async def _give(self, child: _Child, order: Order, on_report: Callable[[Report], None], deadline_s: float, silence_s: float) -> Report:
         self._busy[order.job] = child
         try:
-            report = await self._hear(child, order, on_report, deadline_s, silence_s)
+            report = await child.carry_out(order, on_report, deadline_s, silence_s)
         except BaseException:
-            await asyncio.shield(self._end(child))
+            await asyncio.shield(child.end())
             raise
         finally:
             if self._busy.get(order.job) is child:
                 del self._busy[order.job]
         if self._linger[child.kind] > 0 and not isinstance(report, Failed) and not self.stopping:
             self._idle[child.kind] = child
+            asyncio.get_running_loop().call_later(self._linger[child.kind], self._retire, child, child.beat)
         else:
-            await self._end(child, gently=True)
+            await asyncio.shield(child.end(gently=True))
         return report
 
-    async def _hear(self, child: _Child, order: Order, on_report: Callable[[Report], None], deadline_s: float, silence_s: float) -> Report:
-        data = self._encode(order)
-        end = time.monotonic() + deadline_s
-        heard = False
-        try:
-            child.writer.write(len(data).to_bytes(LENGTH, "big") + data)
-            while True:
-                patience = min(silence_s, end - time.monotonic())
-                try:
-                    async with asyncio.timeout(max(0.0, patience)):
-                        length = int.from_bytes(await child.reader.readexactly(LENGTH), "big")
-                        if length > MAX_MESSAGE:
-                            raise WorkerError(f"the {child.kind} child sent a report of {length} bytes", hint="a defect")
-                        report = self._decode(await child.reader.readexactly(length))
-                except TimeoutError:
-                    late = end <= time.monotonic()
-                    why = f"took longer than {deadline_s:.0f} s" if late else f"has said nothing for {silence_s:.0f} s"
-                    raise WorkerError(f"the {child.kind} child {why} and was ended", hint="it is tried again") from None
-                heard, child.last_report = True, time.monotonic()
-                on_report(report)
-                if isinstance(report, _FINAL):
-                    return report
-        except (asyncio.IncompleteReadError, ConnectionError):
-            reason = child.ended_by_us or await self._fate(child)
-            message = f"the {child.kind} child {reason}"
-            hint = "out of memory? see worker.memory_mb and the kernel's log" if "SIGKILL" in reason else ""
-            raise (WorkerError if heard or child.ended_by_us else _Deaf)(message, hint=hint) from None
-
-    async def _fate(self, child: _Child) -> str:
-        """How a child that hung up has ended."""
-        await asyncio.to_thread(child.process.join, EXIT_GRACE)
-        code = child.process.exitcode
-        if code is None:
-            return "hung up"
-        if code < 0:
-            return f"was ended by {signal.Signals(-code).name}"
-        return f"ended with exit code {code} before its report"
-
-    async def _end(self, child: _Child, *, gently: bool = False) -> None:
-        """Make sure that a child is gone: hung up on, asked (SIGTERM) and, after a moment, killed."""
-        child.writer.close()
-        for number, patience in ((0, EXIT_GRACE if gently else 0.0), (signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, TERM_GRACE)):
-            if number:
-                child.signal(number)
-            end = time.monotonic() + patience
-            while child.alive and time.monotonic() < end:  # noqa: ASYNC110 - a process that is no child of ours has no event
-                await asyncio.sleep(0.01)
-            if not child.alive:
-                break
-        await asyncio.to_thread(child.process.join, TERM_GRACE)
+    def _retire(self, child: _Child, beat: float) -> None:
+        """End a child that has had no order since."""
+        if self._idle.get(child.kind) is child and child.beat == beat:
+            del self._idle[child.kind]
+            child.end(gently=True)
 
 
 class _Deaf(WorkerError):
     """The child ended before it reported anything on the order."""
 
 
-def _stop_helpers() -> None:
-    """End the forkserver and the resource tracker, which would otherwise end a moment after this process.
+class _Child:
+    """One child process and the wire to it."""
 
-    Both are private names of the standard library, which has no public ones for it; without them nothing leaks, they only
-    end later.
-    """
-    for helper in (forkserver._forkserver, resource_tracker._resource_tracker):
-        stop = getattr(helper, "_stop", None)
-        if stop is not None:
-            stop()
+    def __init__(
+        self,
+        kind: str,
+        process: ForkServerProcess,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        forget: Callable[[_Child], None],
+    ) -> None:
+        assert process.pid is not None
+        self.kind, self.pid = kind, process.pid
+        self.ended_by_us = ""
+        self.started = self.beat = time.monotonic()
+        self._process, self._reader, self._writer, self._forget = process, reader, writer, forget
+        self._gone = asyncio.Event()
+        self._ending: asyncio.Task[None] | None = None
+        self._exit_code: int | None = None
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:  # dead already
+            self._pidfd = -1
+            self._gone.set()
+        else:
+            asyncio.get_running_loop().add_reader(self._pidfd, self._see_end)
+
+    async def carry_out(self, order: Order, on_report: Callable[[Report], None], deadline_s: float, silence_s: float) -> Report:
+        """Send the order and hear it out; the last report. `WorkerError` if it does not come, `_Deaf` if none came."""
+        data = _encode(order)
+        self.beat = time.monotonic()
+        end = self.beat + deadline_s
+        heard = False
+        try:
+            self._writer.write(len(data).to_bytes(LENGTH, "big") + data)
+            while True:
+                patience = min(silence_s, end - time.monotonic())
+                try:
+                    async with asyncio.timeout(max(0.0, patience)):
+                        report = await self._report()
+                except TimeoutError:
+                    late = end <= time.monotonic()
+                    why = f"took longer than {deadline_s:.0f} s" if late else f"has said nothing for {silence_s:.0f} s"
+                    raise WorkerError(f"the {self.kind} child {why} and was ended", hint="it is tried again") from None
+                heard, self.beat = True, time.monotonic()
+                on_report(report)
+                if isinstance(report, _FINAL):
+                    return report
+        except (asyncio.IncompleteReadError, ConnectionError):
+            await self.end(gently=True)  # it dies by itself; wait for the word of how
+            fate, hint = (self.ended_by_us, "") if self.ended_by_us else _fate(self._exit_code)
+            raise (WorkerError if heard or self.ended_by_us else _Deaf)(f"the {self.kind} child {fate}", hint=hint) from None
+
+    async def _report(self) -> Report:
+        length = int.from_bytes(await self._reader.readexactly(LENGTH), "big")
+        if length > MAX_MESSAGE:
+            raise WorkerError(f"the {self.kind} child sent a report of {length} bytes", hint="a defect")
+        try:
+            return _decode(await self._reader.readexactly(length))
+        except msgspec.MsgspecError as error:
+            raise WorkerError(f"the {self.kind} child sent a report that is none: {error}", hint="a defect") from error
+
+    def end(self, *, gently: bool = False) -> asyncio.Task[None]:
+        """Make sure that it is gone: hung up on, asked (SIGTERM) and, after a moment, killed. Once, however often asked."""
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._end(gently))
+        return self._ending
+
+    async def _end(self, gently: bool) -> None:
+        self._writer.close()
+        steps = ((signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, TERM_GRACE))
+        if not (gently and await self._gone_within(EXIT_GRACE)):
+            for number, patience in steps:
+                self._signal(number)
+                if await self._gone_within(patience):
+                    break
+        if self._pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        await asyncio.to_thread(self._process.join, TERM_GRACE)  # the forkserver says how it ended
+        self._exit_code = self._process.exitcode
+        if self._exit_code is not None:
+            self._process.close()
+        self._forget(self)
+
+    def _see_end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        self._gone.set()
+        self.end()  # also of one that nobody waits for
+
+    async def _gone_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._gone.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                pass  # gone in this moment; a pidfd never means another process
+
+
+def _fate(code: int | None) -> tuple[str, str]:
+    """How a child ended, and what to do about it."""
+    if code is None or code == FORKSERVER_GONE:
+        return "ended, and nobody saw how", "the kernel's log says whether memory ran out"
+    if code == -signal.SIGKILL:
+        return "was killed (SIGKILL)", "out of memory? see the kernel's log, worker.memory_mb and MemoryMax="
+    if code == -signal.SIGABRT:
+        return "was aborted (SIGABRT)", "a library ran out of memory or met a defect; its last words are in the log"
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}", ""
+    return f"ended with exit code {code} before its report", "the log has its last words"
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode: Callable[[bytes], Report] = msgspec.msgpack.Decoder(Report).decode
