@@ -1,6 +1,6 @@
 """The command ``cryptod``: run the daemon, check its configuration, simulate an exchange.
 
-Nothing heavy is imported before it is known what is asked for. Exit codes: 0 done, 1 failed, 2 usage or configuration.
+Nothing heavy is imported before it is known what is asked for. Exit codes: 0 done, 1 failed, 2 usage, 78 (EX_CONFIG) a wrong configuration.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = parsed.call(parsed)
     except ConfigError as error:
         print(f"cryptod: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
-        return 2
+        return 78  # EX_CONFIG: the unit does not start it again
     except CryptodError as error:
         print(f"cryptod: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
         return 1
