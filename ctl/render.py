@@ -17,6 +17,7 @@ FAN = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 """The levels that bound 95, 80 and 50 % of the outcomes, and the median."""
 SEVERITY_PAINT = {"ok": "green", "warning": "yellow", "error": "red"}
 STATE_PAINT = {"running": "cyan", "done": "green", "failed": "red", "cancelled": "dim", "queued": "yellow"}
+STAGE_WORDS = {"features": "features", "fit": "fitting the reference", "train": "training", "evaluate": "evaluating", "write": "writing"}
 KIND_WORDS = {"incremental": "incremental update", "full": "full retrain"}
 
 
@@ -46,7 +47,7 @@ def status(reply: Map, screen: Screen, now: int) -> list[str]:
     refused: {name: why}}, cache: (see `cache_stats`), training: {running: job | nil, queued: int, last_full,
     last_incremental}, schedule: (see `schedule`), ledger: {issues, first, last, bytes}, memory: {pss_total, pss_daemon,
     pss_children, peak_total, limit}, cpu: {percent}, disk: {path, used, free}, exchange: {id, url, last_collect,
-    new_candles, seconds, error}}``
+    new_candles, seconds, collecting: bool, progress: {stage, done, total} | nil, error, retry_in}}``
     """
     process = reply.get("process", {})
     state = process.get("state") or ("ready" if process.get("ready") else "starting")
@@ -130,9 +131,13 @@ def _status_disk(disk: Map, now: int) -> str:
 
 def _status_exchange(exchange: Map, now: int) -> str:
     where = f" at {exchange['url']}" if exchange.get("url") else ""
-    last = f", asked {ago(exchange.get('last_collect'), now)}"
+    last = f", asked {ago(exchange['last_collect'], now)}" if exchange.get("last_collect") else ", not asked yet"
     news = f": {counted(exchange['new_candles'], 'new candle')} in {duration(exchange['seconds'])}" if "new_candles" in exchange else ""
-    return f"{exchange['id']}{where}{last}{news}" + (f"; {exchange['error']}" if exchange.get("error") else "")
+    progress = exchange.get("progress")
+    share = f" ({progress['stage']}, {percent(progress['done'] / progress['total'], 0)})" if progress and progress["total"] else ""
+    busy = f"; collecting now{share}" if exchange.get("collecting") else ""
+    again = f", asked again in {duration(exchange['retry_in'])}" if exchange.get("retry_in") else ""
+    return f"{exchange['id']}{where}{last}{news}{busy}" + (f"; {exchange['error']}{again}" if exchange.get("error") else "")
 
 
 _STATUS = (
@@ -285,11 +290,11 @@ def _seconds(job: Map, now: int) -> float:
 def job_text(job: Map) -> str:
     """What there is to say of a job in a few words: what it is doing, or why it was started."""
     progress = job["progress"]
-    if job["state"] == "running" and (progress["stage"] or progress["text"]):
-        text = progress["text"] or progress["stage"]
-        share = f", {percent(progress['done'] / progress['total'], 0)}" if progress["total"] else ""
-        return clean(f"{text}{share}")
-    return clean(str(job["reason"]))
+    if job["state"] != "running" or not progress["stage"]:
+        return clean(str(job["reason"]))
+    batch, _, rest = str(progress["text"]).partition(": ")
+    detail = rest or ("" if batch.startswith("batch ") else batch)
+    return clean(detail or STAGE_WORDS.get(progress["stage"], progress["stage"]))
 
 
 def job_line(job: Map, now: int) -> str:
@@ -309,23 +314,28 @@ def progress_line(job: Map, screen: Screen, elapsed: float, rest: float | None) 
     batches = job["batches"]
     done = sum(batch["state"] != "waiting" for batch in batches)
     where = f"batch {min(done + 1, len(batches))} of {len(batches)}" if batches else job["state"]
-    text = clean(str(job["progress"]["text"] or job["progress"]["stage"])) if job["state"] == "running" else ""
-    what = f", {text}" if text else ""
+    what = f"  {job_text(job)}" if job["state"] == "running" else ""
     left = f", about {duration(rest)} left" if rest is not None else ""
-    line = f"{bar(share, max(8, min(30, screen.width - 60)))} {percent(share, 0):>5}  {where}{what}; {duration(elapsed)}{left}"
+    line = f"{bar(share, max(8, min(30, screen.width - 60)))} {percent(share, 0):>5}  {where}  {duration(elapsed)}{left}{what}"
     return line if len(line) < screen.width else line[: screen.width - 2] + "…"
 
 
 def job_share(job: Map) -> float:
-    """How much of a job is through, 0 to 1: whole batches, and the running batch as far as it says."""
+    """How much of a job is through, 0 to 1, in coins.
+
+    ``progress`` counts those of the order that the child has now; what was through before it was given is not among them.
+    """
     batches, progress = job["batches"], job["progress"]
     if job["state"] == "done":
         return 1.0
-    part = min(1.0, float(progress["done"]) / float(progress["total"])) if progress["total"] else 0.0
-    if not batches:
-        return part
-    done = sum(batch["state"] != "waiting" for batch in batches)
-    return min(1.0, (float(done) + (part if done < len(batches) else 0.0)) / len(batches))
+    coins = float(sum(batch["coins"] for batch in batches))
+    if not coins:
+        return 0.0
+    if progress["total"]:
+        through = coins - float(progress["total"]) + float(progress["done"])
+    else:
+        through = sum(float(batch["coins"]) for batch in batches if batch["state"] != "waiting")
+    return max(0.0, min(1.0, through / coins))
 
 
 def batch_line(batch: Map, total: int) -> str:
@@ -409,10 +419,12 @@ def cache_clear(reply: Map, screen: Screen, now: int) -> list[str]:
 
 
 def models(reply: Map, screen: Screen, now: int) -> list[str]:
-    """``{generation, promoted_at, current: [model], history: [{generation, promoted_at, checkpoints: [name]}], refused: {name: why}}``
+    """``{generation, promoted_at, current: [model], history: [{generation, promoted_at, checkpoints: [name], coins, steps}],
+    refused: {name: why}}``
 
-    model: ``{name, kind, cutoff, created, coins (trained), served (now served by it), figures: {name: figure}}``;
-    shown of the figures is ``skill``, the share by which the CRPS is below the reference's.
+    model: ``{name, kind, cutoff, created, coins (trained), served (now served by it), figures: {crps_model, crps_REFERENCE,
+    skill_REFERENCE, ...}}``; skill is the share by which the CRPS is below the reference's, and the reference with the
+    smallest CRPS is shown. ``steps``: how many to roll back to get there, nil where no way leads.
     """
     if not reply["current"]:
         return ["no models yet; the first training starts by itself once candles are in: `cryptoctl jobs`"]
@@ -421,22 +433,29 @@ def models(reply: Map, screen: Screen, now: int) -> list[str]:
         lines += [f"Generation {reply['generation']}, promoted {ago(reply['promoted_at'], now)}", ""]
     rows = []
     for model in reply["current"]:
-        skill = percent((model.get("figures") or {}).get("skill"), 2, sign=True)
         coins = f"{model['served']} of {model['coins']}" if "served" in model else str(model["coins"])
-        rows.append([model["name"], model["kind"], coins, stamp(model["cutoff"], zone=False), skill])
-    lines += screen.table(rows, "<<>>>", ["Model", "Kind", "Coins served", "Cutoff (UTC)", "Skill"])
+        rows.append([model["name"], model["kind"], coins, stamp(model["cutoff"], zone=False), *_skill(model.get("figures") or {})])
+    lines += screen.table(rows, "<<>>><", ["Model", "Kind", "Serves", "Cutoff (UTC)", "Skill", "against"])
+    lines += ["", "Skill: how far its CRPS lay below the best reference's in evaluation."]
     for name, why in (reply.get("refused") or {}).items():
         lines += [screen.paint(line, "yellow") for line in wrap(f"refused: {name}: {why}", screen.width, "  ")]
-    history = reply.get("history", [])
+    history = [row for row in reply.get("history", []) if row["steps"]]
     if history:
-        lines += ["", screen.paint("Earlier, for `cryptoctl models rollback`", "bold")]
+        lines += ["", screen.paint("To go back", "bold")]
         for row in history:
             lines += wrap(
-                f"  generation {row['generation']}, promoted {stamp(row['promoted_at'])}: {', '.join(row['checkpoints'])}",
-                screen.width,
-                "    ",
-            )
+                f"`cryptoctl models rollback --steps {row['steps']}`: generation {row['generation']}, promoted {stamp(row['promoted_at'])},"
+                f" {counted(len(row['checkpoints']), 'model')}",
+                screen.width, "  ",
+            )  # fmt: skip
     return lines
+
+
+def _skill(figures: dict[str, float]) -> tuple[str, str]:
+    """Skill against the best reference, and its name."""
+    references = {name.removeprefix("crps_"): value for name, value in figures.items() if name.startswith("crps_") and name != "crps_model"}
+    best = min(references, key=lambda name: references[name], default="")
+    return percent(figures.get(f"skill_{best}"), 2, sign=True), best or "-"
 
 
 def rolled_back(reply: Map, screen: Screen, now: int) -> list[str]:

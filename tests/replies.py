@@ -54,7 +54,7 @@ def job(number: int = 12, kind: str = "full", state: str = "running", **changes:
 
 RUNNING = job(
     batches=[batch(1), batch(2, "waiting"), batch(3, "waiting"), batch(4, "waiting")],
-    progress={"stage": "train", "done": 12, "total": 50, "text": "epoch 12 of 50"},
+    progress={"stage": "train", "done": 25, "total": 100, "text": "batch 2: step 120 of at most 400, loss 0.8123"},
 )
 CONDITION: Map = {
     "name": "candles_stale",
@@ -72,6 +72,7 @@ CACHE: Map = {
     "entries": 100, "hits": 12_345, "misses": 3, "expired": 1, "ttl_hours": 1, "pregenerate_ttl_hours": 24, "last_refresh": CLOSED,
     "refresh_seconds": 0.21,
 }  # fmt: skip
+FIGURES = {"crps_model": 74.1, "crps_random_walk": 80.2, "crps_log_har": 75.0, "skill_random_walk": 0.0761, "skill_log_har": 0.0123}
 MODELS: Map = {
     "generation": 7,
     "promoted_at": NOW - 9_000_000,
@@ -83,11 +84,13 @@ MODELS: Map = {
             "created": CLOSED,
             "coins": 25,
             "served": 24,
-            "figures": {"skill": 0.0123},
+            "figures": FIGURES,
         }
         for i in (1, 2, 3, 4)
     ],
-    "history": [{"generation": 6, "promoted_at": NOW - 90_000_000, "checkpoints": [f"full-11-b{i}" for i in (1, 2, 3, 4)]}],
+    "history": [
+        {"generation": 6, "promoted_at": NOW - 90_000_000, "checkpoints": [f"full-11-b{i}" for i in (1, 2, 3, 4)], "coins": 98, "steps": 1}
+    ],
     "refused": {"full-9-b1": "weights.safetensors does not match its checksum"},
 }
 SYMBOLS: Map = {
@@ -125,5 +128,15 @@ STATUS: Map = {
     "memory": {"pss_total": 53e6, "pss_daemon": 48e6, "pss_children": 5e6, "peak_total": 362e6, "limit": 1e9},
     "cpu": {"percent": 2.1},
     "disk": {"path": "/var/lib/cryptod", "used": 120e6, "free": 12e9},
-    "exchange": {"id": "binance", "url": "", "last_collect": NOW - 830_000, "new_candles": 100, "seconds": 2.1, "error": ""},
+    "exchange": {
+        "id": "binance",
+        "url": "",
+        "last_collect": NOW - 830_000,
+        "new_candles": 100,
+        "seconds": 2.1,
+        "error": "",
+        "retry_in": 0.0,
+        "collecting": False,
+        "progress": None,
+    },
 }

@@ -102,7 +102,7 @@ def test_status_is_one_page_with_the_conditions_below() -> None:
     assert page.startswith("cryptod 0.1.0  ready, up 3 h 14 min, pid 1234, 2023-06-01 12:14 UTC\n")
     assert "Memory     53 MB of 1.0 GB (daemon 48 MB, children 5.0 MB); at most 362 MB" in page
     assert "Next       incremental in 5 h 46 min, pregenerate in 2 d 13 h" in page
-    assert "full retrain 12, batch 2 of 4: epoch 12 of 50, 24 %, for 3 min" in page
+    assert "full retrain 12, batch 2 of 4: step 120 of at most 400, loss" in page
     assert "warning  candles_stale, since 2 h ago" in page
 
 
@@ -138,12 +138,15 @@ def test_jobs_say_what_went_wrong_below_the_table() -> None:
     assert page[-1] == "10: the child was ended by signal 9 (lower train.batch_size)"
 
 
-def test_the_progress_of_a_job_counts_whole_batches_and_the_part_of_the_running_one() -> None:
-    assert render.job_share(RUNNING) == pytest.approx((1 + 12 / 50) / 4)
+def test_the_progress_of_a_job_counts_coins_also_after_it_was_taken_up_again() -> None:
+    assert render.job_share(RUNNING) == 0.25
     assert render.job_share(job(state="done")) == 1.0
     assert render.job_share(job(state="queued")) == 0.0
+    resumed = {**RUNNING, "progress": {"stage": "train", "done": 25, "total": 75, "text": "batch 3"}}
+    assert render.job_share(resumed) == 0.5
+    assert render.job_share({**RUNNING, "progress": {"stage": "", "done": 0, "total": 0, "text": ""}}) == 0.25
     line = render.progress_line(RUNNING, Screen(width=100), 20.0, 45.0)
-    assert line.endswith("31 %  batch 2 of 4, epoch 12 of 50; 20 s, about 45 s left")
+    assert line.endswith("25 %  batch 2 of 4  20 s, about 45 s left  step 120 of at most 400…")
     assert len(render.progress_line(RUNNING, PLAIN, 20.0, 45.0)) < 80
 
 
@@ -170,9 +173,9 @@ def test_the_schedule_shows_turns_in_words_and_what_is_off() -> None:
 
 def test_models_show_skill_refusals_and_the_way_back() -> None:
     page = text(render.models(MODELS, PLAIN, NOW))
-    assert "full-12-b1  full      24 of 25  2023-06-01 12:00  +1.23 %" in page
+    assert "full-12-b1  full  24 of 25  2023-06-01 12:00  +1.23 %  log_har" in page
     assert "refused: full-9-b1: weights.safetensors" in page
-    assert "generation 6, promoted 2023-05-31 11:14 UTC: full-11-b1" in page
+    assert "`cryptoctl models rollback --steps 1`: generation 6, promoted 2023-05-31 11:14" in page
     assert "no models yet" in text(render.models({"current": [], "history": []}, PLAIN, NOW))
 
 
