@@ -96,6 +96,8 @@ class Pool:
                 return await self._give(idle, order, on_report, deadline_s, silence_s)
             except _Deaf:
                 pass  # it ended while the order was on its way: another one is started
+        for other in tuple(self._idle.values()):  # what waits for an order of another kind makes room
+            await asyncio.shield(other.end(gently=True))
         try:
             return await self._give(await self._start(kind), order, on_report, deadline_s, silence_s)
         except _Deaf as error:
