@@ -57,7 +57,7 @@ class Progress:
             if self._began is not None and job["state"] == "running":
                 began, first = self._began
                 elapsed = now - began
-                rest = elapsed * (1 - share) / (share - first) if share - first > 0.02 and elapsed > 1 else None
+                rest = elapsed * (1 - share) / (share - first) if share - first > 0.02 and share < 1 and elapsed > 1 else None
                 text += render.progress_line(job, self._screen, elapsed, rest)
         if text:
             sys.stdout.write(text)

@@ -253,8 +253,8 @@ def split(arguments: Sequence[str]) -> tuple[Verb, list[str]]:
 def _meant(words: str) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(words.lower(), VERBS, n=2, cutoff=0.6)
-    return f"did you mean {' or '.join(near)}?" if near else "`cryptoctl --help` lists them"
+    near = get_close_matches(words.lower(), VERBS, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else "`cryptoctl --help` lists them"
 
 
 def run(arguments: Sequence[str]) -> int:

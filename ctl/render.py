@@ -17,7 +17,14 @@ FAN = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 """The levels that bound 95, 80 and 50 % of the outcomes, and the median."""
 SEVERITY_PAINT = {"ok": "green", "warning": "yellow", "error": "red"}
 STATE_PAINT = {"running": "cyan", "done": "green", "failed": "red", "cancelled": "dim", "queued": "yellow"}
-STAGE_WORDS = {"features": "features", "fit": "fitting the reference", "train": "training", "evaluate": "evaluating", "write": "writing"}
+STAGE_WORDS = {
+    "features": "features",
+    "fit": "fitting the reference",
+    "train": "training",
+    "evaluate": "evaluating",
+    "write": "writing",
+    "written": "waiting for the daemon",
+}
 KIND_WORDS = {"incremental": "incremental update", "full": "full retrain"}
 
 
@@ -54,10 +61,11 @@ def status(reply: Map, screen: Screen, now: int) -> list[str]:
     facts = [f"up {duration(process['uptime'])}"] if "uptime" in process else []
     facts += [f"pid {process['pid']}"] if "pid" in process else []
     facts += [f"{stamp(now)}"]
-    facts += [f"clock {process['clock']}"] if process.get("clock") not in (None, "", "system") else []
+    if process.get("clock") not in (None, "", "system"):
+        facts.append(f"simulated time, {process['clock'].rpartition('x')[2]} times as fast")
     head = screen.paint(f"cryptod {process.get('version', '')}".rstrip(), "bold")
     lines = [f"{head}  {screen.paint(state, 'green' if state == 'ready' else 'yellow')}, {', '.join(facts)}", ""]
-    rows = [(name, text) for name, key, row in _STATUS if reply.get(key) is not None and (text := row(reply[key], now))]
+    rows = [(name, text) for name, key, row in _STATUS if reply.get(key) and (text := row(reply[key], now))]
     lines += _facts(screen, rows)
     found = reply.get("health", {}).get("conditions", [])
     return [*lines, "", *_conditions(found, screen, now)] if found else lines
@@ -115,6 +123,8 @@ def _status_ledger(ledger: Map, now: int) -> str:
 
 
 def _status_memory(memory: Map, now: int) -> str:
+    if not memory["pss_total"]:
+        return ""  # not measured yet
     limit = f" of {size(memory['limit'])}" if memory.get("limit") else ""
     parts = f"daemon {size(memory['pss_daemon'])}, children {size(memory['pss_children'])}"
     peak = f"; at most {size(memory['peak_total'])}" if memory.get("peak_total") else ""
@@ -126,6 +136,8 @@ def _status_cpu(cpu: Map, now: int) -> str:
 
 
 def _status_disk(disk: Map, now: int) -> str:
+    if not disk["free"]:
+        return ""
     return f"{size(disk['used'])} in {disk['path']}, {size(disk['free'])} free"
 
 
@@ -203,20 +215,18 @@ def forecast(reply: Map, screen: Screen, *, all_horizons: bool = False) -> list[
             fan[3] = (str(fan[3]), "bold")
             rows.append([f"{horizon} h", *fan, percent(reply["p_up"][i]), percent(reply["volatility"][i], 2)])
     heads = ["In", "2.5 %", "10 %", "25 %", "Median", "75 %", "90 %", "97.5 %", "P(up)", "Volatility"]
-    wide = max((len(scale(value)) for row in reply["prices"] for value in row), default=0)
-    gap = 2 if wide < 7 else 1  # two columns apart does not fit 80 columns then
+    gap = 2 if sum(_widths(heads, rows)) + 2 * (len(heads) - 1) <= screen.width else 1
     lines += ["", *_brackets(screen, heads, rows, gap), *screen.table(rows, ">" * 10, heads, gap=gap), ""]
     lines.append(f"Prices in {scale.unit}. Volatility is that of the return up to then.")
     flags = f"; {', '.join(reply['flags'])}" if reply["flags"] else ""
     expiry = "expired" if reply["expires"] <= now else "expires"
-    facts = f"Model {reply['model']}, score {reply['score']:+.2f}, {expiry} {ago(reply['expires'], now)}{flags}"
+    facts = f"Model {reply['model']}, score {reply['score']:+.3f}, {expiry} {ago(reply['expires'], now)}{flags}"
     return lines + wrap(facts, screen.width)
 
 
 def _brackets(screen: Screen, heads: list[str], rows: list[list[Any]], gap: int) -> list[str]:
     """Which columns hold 95, 80 and 50 % of the outcomes between them."""
-    texts = [[cell if isinstance(cell, str) else cell[0] for cell in row] for row in rows]
-    widths = [max(len(head), *(len(row[i]) for row in texts)) if texts else len(head) for i, head in enumerate(heads)]
+    widths = _widths(heads, rows)
     ends = [sum(widths[: i + 1]) + gap * i for i in range(len(widths))]
     lines = []
     for first, last, text in ((1, 7, " 95 % of outcomes "), (2, 6, " 80 % "), (3, 5, " 50 % ")):
@@ -224,6 +234,10 @@ def _brackets(screen: Screen, heads: list[str], rows: list[list[Any]], gap: int)
         inner = text.center(ends[last] - start - 2, "─")
         lines.append(screen.paint(" " * start + "┌" + inner + "┐", "dim"))
     return lines
+
+
+def _widths(heads: list[str], rows: list[list[Any]]) -> list[int]:
+    return [max(len(head), *(len(row[i] if isinstance(row[i], str) else row[i][0]) for row in rows)) for i, head in enumerate(heads)]
 
 
 def top(rows: list[Map], screen: Screen, now: int, *, by: str, horizon: int) -> list[str]:
@@ -238,21 +252,23 @@ def top(rows: list[Map], screen: Screen, now: int, *, by: str, horizon: int) -> 
     lines = [f"Top {len(rows)} by {words}, {horizon} h ahead; candles up to {stamp(max(row['cutoff'] for row in rows))}", ""]
     keys = ("score", "p_up", "expected_return", "volatility")
     heads = ["#", "Coin", "Close", "Score", "P(up)", "Expected", "Volatility", "Path"]
+    values = [value for row in rows for value in row["path"]]
+    span = min(0.0, *values), max(0.0, *values)
     table: list[list[str | tuple[str, str]]] = []
     for i, row in enumerate(rows, start=1):
         figures = (
-            f"{row['score']:+.2f}",
+            f"{row['score']:+.3f}",
             percent(row["p_up"]),
             percent(row["expected_return"], 2, sign=True),
             percent(row["volatility"], 2),
         )
         paint = "green" if row["expected_return"] > 0 else "red"
         cells = [(text, "bold" if key == by else paint if key == "expected_return" else "") for text, key in zip(figures, keys)]
-        path = (spark([0.0, *row["path"]], 12), paint)
+        path = (spark(row["path"], 8, span), paint)
         table.append([str(i), row["symbol"] + (" *" if row["stale"] else ""), price(row["close"]), *cells, path])
     lines += screen.table(table, "><>>>>><", heads)
     quotes = sorted({row["symbol"].partition("/")[2] for row in rows})
-    lines += ["", f"Close in {' or '.join(quotes)}; Path: the expected return over the next {len(rows[0]['path'])} h."]
+    lines += ["", f"Close in {' or '.join(quotes)}; Path: the expected return over {len(rows[0]['path'])} h, all coins on one scale."]
     return [*lines, "* stale: `cryptoctl get` says why."] if any(row["stale"] for row in rows) else lines
 
 
@@ -290,8 +306,10 @@ def _seconds(job: Map, now: int) -> float:
 def job_text(job: Map) -> str:
     """What there is to say of a job in a few words: what it is doing, or why it was started."""
     progress = job["progress"]
-    if job["state"] != "running" or not progress["stage"]:
+    if job["state"] != "running":
         return clean(str(job["reason"]))
+    if not progress["stage"]:
+        return "starting"
     batch, _, rest = str(progress["text"]).partition(": ")
     detail = rest or ("" if batch.startswith("batch ") else batch)
     return clean(detail or STAGE_WORDS.get(progress["stage"], progress["stage"]))

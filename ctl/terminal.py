@@ -89,17 +89,17 @@ def wrap(text: str, width: int, indent: str = "") -> list[str]:
     return [*lines, line] if line.strip() else lines
 
 
-def spark(values: Sequence[float], width: int) -> str:
-    """A sparkline of ``width`` characters, from the least to the greatest value; every value counts once."""
+def spark(values: Sequence[float], width: int, span: tuple[float, float] | None = None) -> str:
+    """A sparkline of ``width`` characters from the low to the high of ``span``, by default of the values; each counts once."""
     if not values:
         return ""
     width = min(width, len(values))
     edges = [round(i * len(values) / width) for i in range(width + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
-    low, high = min(means), max(means)
+    low, high = span or (min(means), max(means))
     if not high > low:
         return _SPARKS[0] * width
-    return "".join(_SPARKS[min(7, int(8 * (mean - low) / (high - low)))] for mean in means)
+    return "".join(_SPARKS[max(0, min(7, int(8 * (mean - low) / (high - low))))] for mean in means)
 
 
 def bar(share: float, width: int) -> str:

@@ -88,7 +88,7 @@ def test_tiny_prices_are_written_in_a_unit_that_is_named() -> None:
 def test_top_marks_what_it_is_sorted_by_and_what_is_stale() -> None:
     page = render.top([top_row("BTC/USDT", 27_123.45), top_row("ETH/USDT", 1_870.1, stale=True)], PLAIN, NOW, by="p_up", horizon=12)
     assert page[0] == "Top 2 by P(up), 12 h ahead; candles up to 2023-06-01 12:00 UTC"
-    assert page[3].startswith("1  BTC/USDT    27,123.45  +0.33  62.7 %   +0.96 %      2.94 %  ▁")
+    assert page[3].startswith("1  BTC/USDT    27,123.45  +0.330  62.7 %   +0.96 %      2.94 %  ▁")
     assert "ETH/USDT *" in page[4]
     assert page[-1].startswith("* stale")
 
@@ -114,14 +114,16 @@ def test_status_of_a_daemon_that_has_only_just_started_is_readable() -> None:
         "models": {"generation": 0, "promoted_at": None, "checkpoints": 0, "coins": 0, "refused": {}},
         "cache": {"entries": 0, "hits": 0, "misses": 0, "last_refresh": None},
         "training": {"running": None, "queued": 0, "last_full": None, "last_incremental": None},
+        "memory": {"pss_total": 0, "pss_daemon": 0, "pss_children": 0, "peak_total": 0, "limit": 0},
+        "disk": {"path": "/var/lib/cryptod", "used": 0, "free": 0},
         "ledger": {"issues": 0, "first": None, "last": None, "bytes": 0},
         "schedule": [],
     }
     page = text(render.status(young, PLAIN, NOW))
-    assert "starting, up 200 ms, pid 1, 2023-06-01 12:14 UTC, clock 1@2x60" in page
+    assert "starting, up 200 ms, pid 1, 2023-06-01 12:14 UTC, simulated time, 60 times as fast" in page
     assert "Models     none yet" in page
     assert "Training   idle; last full retrain never, last incremental update never" in page
-    assert "None" not in page
+    assert not re.search("None|Memory|Disk", page)
 
 
 def test_health_names_condition_text_and_remedy() -> None:
@@ -241,6 +243,7 @@ def test_sparks_and_bars_span_their_width() -> None:
     assert len(spark(list(range(25)), 12)) == 12
     assert spark([1.0, 1.0], 8) == "▁▁"
     assert spark([], 8) == ""
+    assert spark([0.0, 1.0, 9.0], 3, (0.0, 8.0)) == "▁▂█"
     assert [bar(x, 4) for x in (0, 0.5, 1, 2)] == ["····", "██··", "████", "████"]
 
 
