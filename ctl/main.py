@@ -18,7 +18,7 @@ from cryptod.client import Client
 from cryptod.errors import CryptodError, DaemonUnreachable
 from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, JOB_KINDS, TOP_KEYS
 from ctl import render
-from ctl.terminal import Screen, screen
+from ctl.terminal import Screen, screen, wrap
 
 DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 HEALTH_CODES: Final = {"ok": 0, "warning": 1, "error": 2}
@@ -213,12 +213,16 @@ def usage() -> str:
     """The page of `cryptoctl --help`."""
     wide = max(len(words) for words in VERBS) + 2
     lines = ["usage: cryptoctl [--json] [--socket PATH] VERB ...", "", "Asks the cryptod daemon on its socket.", ""]
-    lines += [f"  {verb.words:<{wide}}{verb.doc or COMMANDS[verb.command].doc}" for verb in VERBS.values()]
+    for verb in VERBS.values():
+        first, *rest = wrap(verb.doc or COMMANDS[verb.command].doc, 78 - wide)
+        lines += [f"  {verb.words:<{wide}}{first}", *(" " * (wide + 2) + line for line in rest)]
     lines += [
         "",
-        "`cryptoctl VERB --help` shows what a verb takes. `--json` gives the daemon's reply as it is.",
+        "`cryptoctl VERB --help` shows what a verb takes.",
+        "`--json` gives the daemon's reply as it is, as one JSON document.",
         f"The socket is that of --socket, of $CRYPTOD_SOCKET, or {DEFAULT_SOCKET}.",
-        "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 no daemon; of `health`: 0 ok, 1 warning, 2 error.",
+        "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 no daemon;",
+        "those of `health`: 0 ok, 1 warning, 2 error.",
     ]
     return "\n".join(lines)
 

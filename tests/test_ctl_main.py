@@ -249,6 +249,7 @@ def test_help_needs_no_daemon(line: str, said: str) -> None:
     found = run("/nowhere", *line.split())
     assert (found.returncode, found.stderr) == (0, "")
     assert said in found.stdout
+    assert max(map(len, found.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(("severity", "code"), [("ok", 0), ("warning", 1), ("error", 2)])
