@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cryptod.errors import RequestError
 from cryptod.protocol import EVENT_LOST
-from ctl import render
+from ctl import jobs
 
 if TYPE_CHECKING:
     from ctl.main import Session
@@ -42,13 +42,13 @@ class Progress:
         lines = []
         if job["state"] != self._state and job["state"] not in _ENDED:
             self._state = job["state"]
-            lines.append(f"{render.KIND_WORDS.get(job['kind'], job['kind'])} {job['id']} is {job['state']}")
+            lines.append(f"{jobs.KIND_WORDS.get(job['kind'], job['kind'])} {job['id']} is {job['state']}")
         for batch in job["batches"]:
             mark = (batch["number"], batch["attempts"], batch["state"])
             if batch["state"] != "waiting" and mark not in self._said:
                 self._said.add(mark)
-                lines.append(render.batch_line(batch, len(job["batches"])))
-        share = render.job_share(job)
+                lines.append(jobs.batch_line(batch, len(job["batches"])))
+        share = jobs.job_share(job)
         if self._began is None and job["state"] == "running":
             self._began = (now, share)
         text = "".join(f"{line}\n" for line in lines)
@@ -58,7 +58,7 @@ class Progress:
                 began, first = self._began
                 elapsed = now - began
                 rest = elapsed * (1 - share) / (share - first) if share - first > 0.02 and share < 1 and elapsed > 1 else None
-                text += render.progress_line(job, self._screen, elapsed, rest)
+                text += jobs.progress_line(job, self._screen, elapsed, rest)
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -67,7 +67,7 @@ class Progress:
         """The last line."""
         elapsed = time.monotonic() - self._began[0] if self._began is not None else None
         hint = [f"-> {job['hint']}"] if job["hint"] else []
-        return [render.job_end(job, elapsed), *hint]
+        return [jobs.job_end(job, elapsed), *hint]
 
     def clear(self) -> None:
         """Take the bar away."""
@@ -102,8 +102,8 @@ def follow(session: Session, kind: str) -> int:
 
 
 def _asked(session: Session, number: int) -> dict[str, Any]:
-    jobs: list[dict[str, Any]] = session.client.call("jobs", 100)
-    for job in jobs:
+    latest: list[dict[str, Any]] = session.client.call("jobs", 100)
+    for job in latest:
         if job["id"] == number:
             return job
     raise RequestError("not_found", f"job {number} is not known any more", hint="`cryptoctl jobs` lists the latest")

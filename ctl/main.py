@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, NoReturn, get_type_hints
 from cryptod.client import Client
 from cryptod.errors import CryptodError, DaemonUnreachable
 from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, JOB_KINDS, TOP_KEYS
-from ctl import render
+from ctl import jobs, render
 from ctl.terminal import Screen, screen, wrap
 
 DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -48,7 +48,12 @@ class Session:
 
             sys.stdout.write(json.dumps(reply, ensure_ascii=False, indent=2 if self.screen.live else None) + "\n")
         else:
-            sys.stdout.write("\n".join(page()) + "\n")
+            try:
+                text = "\n".join(page())
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                what = f"the daemon's reply is not understood ({type(error).__name__}: {error})"
+                raise CryptodError(what, hint="are cryptoctl and cryptod of one version? --json shows the reply") from error
+            sys.stdout.write(text + "\n")
 
     def say(self, text: str) -> None:
         """A line on standard error that is no part of the answer."""
@@ -115,9 +120,8 @@ def _forecasts(session: Session, symbols: list[str], draw: Callable[[Any], list[
         session.show(reply, lambda: draw(reply))
         return DONE
     reply = session.client.call("get_many", symbols)
-    blocks = ["\n".join(draw(forecast)) for forecast in reply["forecasts"]] if not session.options.json else []
-    if blocks or session.options.json:
-        session.show(reply, lambda: ["\n\n".join(blocks)])
+    if reply["forecasts"] or session.options.json:
+        session.show(reply, lambda: ["\n\n".join("\n".join(draw(forecast)) for forecast in reply["forecasts"])])
     for error in reply["refused"].values():
         session.say(f"{error['message']} ({error['hint']})" if error.get("hint") else error["message"])
     return REFUSED if reply["refused"] else DONE
@@ -135,7 +139,7 @@ def _train(session: Session, parameters: tuple[Any, ...]) -> int:
         from ctl.follow import follow
 
         return follow(session, parameters[0])
-    return _page("train", render.enqueued)(session, parameters)
+    return _page("train", jobs.enqueued)(session, parameters)
 
 
 VERBS: Final = {
@@ -154,8 +158,8 @@ VERBS: Final = {
             "train", "train", _train,
             options=(("--follow", {"action": "store_true", "help": "stay, show the progress, and exit with 1 if it fails"}),),
         ),
-        Verb("jobs", "jobs", _page("jobs", render.jobs)),
-        Verb("cancel", "cancel", _page("cancel", render.cancelled)),
+        Verb("jobs", "jobs", _page("jobs", jobs.jobs)),
+        Verb("cancel", "cancel", _page("cancel", jobs.cancelled)),
         Verb("schedule", "schedule", _page("schedule", render.schedule)),
         Verb("models list", "models", _page("models", render.models)),
         Verb("models rollback", "models_rollback", _page("models_rollback", render.rolled_back)),
@@ -220,7 +224,7 @@ def usage() -> str:
         "",
         "`cryptoctl VERB --help` shows what a verb takes.",
         "`--json` gives the daemon's reply as it is, as one JSON document.",
-        f"The socket is that of --socket, of $CRYPTOD_SOCKET, or {DEFAULT_SOCKET}.",
+        f"The socket: --socket, else $CRYPTOD_SOCKET, else {DEFAULT_SOCKET}.",
         "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 no daemon;",
         "those of `health`: 0 ok, 1 warning, 2 error.",
     ]

@@ -8,24 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctl.terminal import Screen, bar, clean, spark, wrap
-from ctl.units import PriceScale, ago, counted, duration, number, percent, price, size, stamp
+from ctl.jobs import job_line
+from ctl.terminal import Screen, spark, wrap
+from ctl.units import PriceScale, ago, counted, duration, names, number, percent, price, size, stamp
 
 Map = dict[str, Any]
 HORIZONS = (1, 2, 4, 8, 12, 24)
 FAN = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 """The levels that bound 95, 80 and 50 % of the outcomes, and the median."""
 SEVERITY_PAINT = {"ok": "green", "warning": "yellow", "error": "red"}
-STATE_PAINT = {"running": "cyan", "done": "green", "failed": "red", "cancelled": "dim", "queued": "yellow"}
-STAGE_WORDS = {
-    "features": "features",
-    "fit": "fitting the reference",
-    "train": "training",
-    "evaluate": "evaluating",
-    "write": "writing",
-    "written": "waiting for the daemon",
-}
-KIND_WORDS = {"incremental": "incremental update", "full": "full retrain"}
 
 
 def _facts(screen: Screen, rows: list[tuple[str, str]]) -> list[str]:
@@ -37,10 +28,6 @@ def _facts(screen: Screen, rows: list[tuple[str, str]]) -> list[str]:
         lines.append(screen.paint(name, "bold") + " " * (wide - len(name)) + first)
         lines += [" " * wide + line for line in rest]
     return lines
-
-
-def _names(symbols: list[str], most: int = 6) -> str:
-    return ", ".join(symbols[:most]) + (f" and {len(symbols) - most} more" if len(symbols) > most else "")
 
 
 # --- status ---------------------------------------------------------------------------------------------------------
@@ -81,7 +68,7 @@ def _status_candles(candles: Map, now: int) -> str:
     count = f", {number(candles['candles'])} candles" if candles.get("candles") else ""
     newest = candles.get("newest_close")
     closed = f"; the newest closed {stamp(newest)}, {ago(newest, now)}" if newest else "; none yet"
-    return f"{counted(candles.get('symbols', 0), 'coin')}{count}{closed}" + (f"; {len(stale)} stale: {_names(stale)}" if stale else "")
+    return f"{counted(candles.get('symbols', 0), 'coin')}{count}{closed}" + (f"; {len(stale)} stale: {names(stale)}" if stale else "")
 
 
 def _status_models(models: Map, now: int) -> str:
@@ -270,124 +257,6 @@ def top(rows: list[Map], screen: Screen, now: int, *, by: str, horizon: int) -> 
     quotes = sorted({row["symbol"].partition("/")[2] for row in rows})
     lines += ["", f"Close in {' or '.join(quotes)}; Path: the expected return over {len(rows[0]['path'])} h, all coins on one scale."]
     return [*lines, "* stale: `cryptoctl get` says why."] if any(row["stale"] for row in rows) else lines
-
-
-# --- jobs -----------------------------------------------------------------------------------------------------------
-
-
-def jobs(rows: list[Map], screen: Screen, now: int) -> list[str]:
-    """``[job]``, newest first.
-
-    job: ``{id, kind, state: queued | running | done | failed | cancelled, reason, created, started, ended, seconds,
-    cutoff, progress: {stage, done, total, text}, batches: [{number, coins, state: waiting | done | failed, attempts,
-    checkpoint, promoted, reason, figures: {name: figure}, left_out: {symbol: why}, seconds}], error, hint, peak_rss}``
-    """
-    if not rows:
-        return ["no jobs yet"]
-    table: list[list[str | tuple[str, str]]] = []
-    for job in rows:
-        batches = job["batches"]
-        through = f"{sum(batch['state'] == 'done' for batch in batches)}/{len(batches)}" if batches else "-"
-        state = (job["state"], STATE_PAINT.get(job["state"], ""))
-        took = duration(_seconds(job, now)) if job["started"] else "-"
-        table.append([str(job["id"]), job["kind"], state, ago(job["started"] or job["created"], now), took, through, job_text(job)])
-    lines = screen.table(table, "><<>>><", ["ID", "Kind", "State", "Started", "Took", "Batches", "What"], fold=True)
-    for job in rows:
-        if job["error"]:
-            hint = f" ({job['hint']})" if job["hint"] else ""
-            lines += ["", *wrap(f"{job['id']}: {job['error']}{hint}", screen.width, "  ")]
-    return lines
-
-
-def _seconds(job: Map, now: int) -> float:
-    return float(job["seconds"] if job["ended"] else max(0, now - job["started"]) / 1000)
-
-
-def job_text(job: Map) -> str:
-    """What there is to say of a job in a few words: what it is doing, or why it was started."""
-    progress = job["progress"]
-    if job["state"] != "running":
-        return clean(str(job["reason"]))
-    if not progress["stage"]:
-        return "starting"
-    batch, _, rest = str(progress["text"]).partition(": ")
-    detail = rest or ("" if batch.startswith("batch ") else batch)
-    return clean(detail or STAGE_WORDS.get(progress["stage"], progress["stage"]))
-
-
-def job_line(job: Map, now: int) -> str:
-    """One line of a running or waiting job: ``full retrain 12, batch 2 of 4: fitting, 62 %, since 20 s``."""
-    name = f"{KIND_WORDS.get(job['kind'], job['kind'])} {job['id']}"
-    if job["state"] != "running":
-        return f"{name} {job['state']}"
-    batches = job["batches"]
-    done = sum(batch["state"] != "waiting" for batch in batches)
-    where = f", batch {min(done + 1, len(batches))} of {len(batches)}" if batches else ""
-    return f"{name}{where}: {job_text(job)}, for {duration(_seconds(job, now))}"
-
-
-def progress_line(job: Map, screen: Screen, elapsed: float, rest: float | None) -> str:
-    """The line that `train --follow` redraws: a bar over all batches, what is being done, and an estimate of the rest."""
-    share = job_share(job)
-    batches = job["batches"]
-    done = sum(batch["state"] != "waiting" for batch in batches)
-    where = f"batch {min(done + 1, len(batches))} of {len(batches)}" if batches else job["state"]
-    what = f"  {job_text(job)}" if job["state"] == "running" else ""
-    left = f", about {duration(rest)} left" if rest is not None else ""
-    line = f"{bar(share, max(8, min(30, screen.width - 60)))} {percent(share, 0):>5}  {where}  {duration(elapsed)}{left}{what}"
-    return line if len(line) < screen.width else line[: screen.width - 2] + "…"
-
-
-def job_share(job: Map) -> float:
-    """How much of a job is through, 0 to 1, in coins.
-
-    ``progress`` counts those of the order that the child has now; what was through before it was given is not among them.
-    """
-    batches, progress = job["batches"], job["progress"]
-    if job["state"] == "done":
-        return 1.0
-    coins = float(sum(batch["coins"] for batch in batches))
-    if not coins:
-        return 0.0
-    if progress["total"]:
-        through = coins - float(progress["total"]) + float(progress["done"])
-    else:
-        through = sum(float(batch["coins"]) for batch in batches if batch["state"] != "waiting")
-    return max(0.0, min(1.0, through / coins))
-
-
-def batch_line(batch: Map, total: int) -> str:
-    """``batch 2 of 4: 25 coins in 4.1 s, promoted as full-7-b2``"""
-    head = f"batch {batch['number']} of {total}: {counted(batch['coins'], 'coin')}"
-    if batch["state"] == "failed":
-        return f"{head} failed: {clean(batch['reason'])}"
-    fate = f"promoted as {batch['checkpoint']}" if batch["promoted"] else "not promoted"
-    why = f" ({clean(batch['reason'])})" if batch["reason"] else ""
-    left = f"; left out: {_names(sorted(batch['left_out']))}" if batch.get("left_out") else ""
-    return f"{head} in {duration(batch['seconds'])}, {fate}{why}{left}"
-
-
-def job_end(job: Map, elapsed: float | None = None) -> str:
-    """The last line of a job: ``full retrain 12 done in 18 s, 4 of 4 batches promoted, peak memory 310 MB``."""
-    name = f"{KIND_WORDS.get(job['kind'], job['kind'])} {job['id']}"
-    text = f"{name} {job['state']}"
-    if job["started"]:
-        text += f" in {duration(job['seconds'] if elapsed is None else elapsed)}"
-    if job["batches"]:
-        text += f", {sum(batch['promoted'] for batch in job['batches'])} of {counted(len(job['batches']), 'batch', 'batches')} promoted"
-    if job["peak_rss"]:
-        text += f", peak memory {size(job['peak_rss'])}"
-    return text + (f": {clean(job['error'])}" if job["error"] else "")
-
-
-def enqueued(job: Map, screen: Screen, now: int) -> list[str]:
-    """The reply of ``train``: a job."""
-    return [f"{KIND_WORDS.get(job['kind'], job['kind'])} {job['id']} is {job['state']}; `cryptoctl jobs` shows how it goes"]
-
-
-def cancelled(job: Map, screen: Screen, now: int) -> list[str]:
-    """The reply of ``cancel``: a job."""
-    return [f"{KIND_WORDS.get(job['kind'], job['kind'])} {job['id']} is {job['state']}"]
 
 
 # --- schedule, cache, models, coins ---------------------------------------------------------------------------------

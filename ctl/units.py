@@ -70,6 +70,11 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def names(symbols: list[str], most: int = 6) -> str:
+    """``BTC/USDT, ETH/USDT and 3 more``."""
+    return ", ".join(symbols[:most]) + (f" and {len(symbols) - most} more" if len(symbols) > most else "")
+
+
 def percent(share: float | None, digits: int = 1, *, sign: bool = False) -> str:
     """A share of one: ``52.1 %``; with ``sign``: ``+1.20 %``; a dash where there is no figure."""
     if share is None or not math.isfinite(share):

@@ -260,6 +260,13 @@ def test_health_exits_with_its_severity(daemon: Daemon, severity: str, code: int
     assert run(daemon.path, "health", *json_option).returncode == code
 
 
+def test_a_reply_of_another_version_has_a_clear_end(daemon: Daemon) -> None:
+    daemon.jobs = [{"id": 1}]
+    found = run(daemon.path, "jobs")
+    assert found.returncode == 1
+    assert re.fullmatch(r"cryptoctl: the daemon's reply is not understood \(KeyError: .*one version.*\)\n", found.stderr)
+
+
 def test_following_a_training_shows_each_batch_and_ends_with_it(daemon: Daemon) -> None:
     daemon.story = [RUNNING, job(99), {**RUNNING, "batches": [batch(1), batch(2), batch(3, "waiting"), batch(4, "waiting")]}, CLOSED]
     found = run(daemon.path, "train", "full", "--follow")

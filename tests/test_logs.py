@@ -256,7 +256,10 @@ def test_a_terminal_gets_colours_unless_it_declines(environ: dict[str, str], col
         with os.fdopen(slave, "w") as stream:
             logs.configure(stream=stream, environ=environ)
             logs.get_logger().error("failed", job=1)
-            assert (b"\x1b[31m" in os.read(master, 4096)) is coloured
+            seen = b""
+            while b"failed" not in seen:
+                seen += os.read(master, 4096)
+            assert (b"\x1b[31m" in seen) is coloured
     finally:
         os.close(master)
 

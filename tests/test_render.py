@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ctl import render
+from ctl import jobs, render
 from ctl.terminal import Screen, bar, clean, spark, wrap
 from ctl.units import PriceScale, ago, duration, number, percent, price, size, stamp
 from tests.replies import CACHE, CLOSED, CONDITION, MODELS, NOW, RUNNING, SCHEDULE, STATUS, SYMBOLS, batch, forecast, job, top_row
@@ -23,7 +23,7 @@ PAGES: dict[str, Any] = {
     "get, six figures": lambda s: render.forecast(forecast("BTC/USDT", 99_800.0), s),
     "get, a huge price": lambda s: render.forecast(forecast("BTC/IDR", 987_654_321.0), s),
     "top": lambda s: render.top([top_row("BTC/USDT", 27_123.45), top_row("1000SATS/USDT", 3.12e-7)], s, NOW, by="score", horizon=24),
-    "jobs": lambda s: render.jobs([job(13, "incremental", "queued"), RUNNING, job(11, state="failed", error="it " * 60)], s, NOW),
+    "jobs": lambda s: jobs.jobs([job(13, "incremental", "queued"), RUNNING, job(11, state="failed", error="it " * 60)], s, NOW),
     "schedule": lambda s: render.schedule(SCHEDULE, s, NOW),
     "cache stats": lambda s: render.cache_stats(CACHE, s, NOW),
     "models": lambda s: render.models(MODELS, s, NOW),
@@ -135,35 +135,35 @@ def test_health_names_condition_text_and_remedy() -> None:
 
 def test_jobs_say_what_went_wrong_below_the_table() -> None:
     failed = job(10, state="failed", error="the child was ended by signal 9", hint="lower train.batch_size", batches=[batch(1, "failed")])
-    page = render.jobs([failed], PLAIN, NOW)
+    page = jobs.jobs([failed], PLAIN, NOW)
     assert re.match(r"10  full  failed  3 min ago  1 min 20 s +0/1  schedule", page[1])
     assert page[-1] == "10: the child was ended by signal 9 (lower train.batch_size)"
 
 
 def test_the_progress_of_a_job_counts_coins_also_after_it_was_taken_up_again() -> None:
-    assert render.job_share(RUNNING) == 0.25
-    assert render.job_share(job(state="done")) == 1.0
-    assert render.job_share(job(state="queued")) == 0.0
+    assert jobs.job_share(RUNNING) == 0.25
+    assert jobs.job_share(job(state="done")) == 1.0
+    assert jobs.job_share(job(state="queued")) == 0.0
     resumed = {**RUNNING, "progress": {"stage": "train", "done": 25, "total": 75, "text": "batch 3"}}
-    assert render.job_share(resumed) == 0.5
-    assert render.job_share({**RUNNING, "progress": {"stage": "", "done": 0, "total": 0, "text": ""}}) == 0.25
-    line = render.progress_line(RUNNING, Screen(width=100), 20.0, 45.0)
+    assert jobs.job_share(resumed) == 0.5
+    assert jobs.job_share({**RUNNING, "progress": {"stage": "", "done": 0, "total": 0, "text": ""}}) == 0.25
+    line = jobs.progress_line(RUNNING, Screen(width=100), 20.0, 45.0)
     assert line.endswith("25 %  batch 2 of 4  20 s, about 45 s left  step 120 of at most 400…")
-    assert len(render.progress_line(RUNNING, PLAIN, 20.0, 45.0)) < 80
+    assert len(jobs.progress_line(RUNNING, PLAIN, 20.0, 45.0)) < 80
 
 
 def test_the_fate_of_a_batch_is_one_line() -> None:
-    assert render.batch_line(batch(2), 4) == "batch 2 of 4: 25 coins in 4.1 s, promoted as full-12-b2"
+    assert jobs.batch_line(batch(2), 4) == "batch 2 of 4: 25 coins in 4.1 s, promoted as full-12-b2"
     refused = batch(2, promoted=False, reason="no better than full-11-b2")
-    assert render.batch_line(refused, 4) == "batch 2 of 4: 25 coins in 4.1 s, not promoted (no better than full-11-b2)"
-    assert render.batch_line(batch(2, "failed", reason="out of memory"), 4) == "batch 2 of 4: 25 coins failed: out of memory"
-    assert render.batch_line(batch(1, left_out={"NEW/USDT": "too short"}), 1).endswith("; left out: NEW/USDT")
+    assert jobs.batch_line(refused, 4) == "batch 2 of 4: 25 coins in 4.1 s, not promoted (no better than full-11-b2)"
+    assert jobs.batch_line(batch(2, "failed", reason="out of memory"), 4) == "batch 2 of 4: 25 coins failed: out of memory"
+    assert jobs.batch_line(batch(1, left_out={"NEW/USDT": "too short"}), 1).endswith("; left out: NEW/USDT")
 
 
 def test_the_end_of_a_job_is_one_line() -> None:
     done = job(12, state="done", batches=[batch(1), batch(2, promoted=False)], peak_rss=310_000_000)
-    assert render.job_end(done) == "full retrain 12 done in 1 min 20 s, 1 of 2 batches promoted, peak memory 310 MB"
-    assert render.job_end(job(state="cancelled", started=0)) == "full retrain 12 cancelled"
+    assert jobs.job_end(done) == "full retrain 12 done in 1 min 20 s, 1 of 2 batches promoted, peak memory 310 MB"
+    assert jobs.job_end(job(state="cancelled", started=0)) == "full retrain 12 cancelled"
 
 
 def test_the_schedule_shows_turns_in_words_and_what_is_off() -> None:
