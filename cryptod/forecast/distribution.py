@@ -1,8 +1,8 @@
 """What nine quantiles say: the predictive distribution between and beyond them.
 
-Pure arithmetic on arrays; knows the quantile levels and nothing else. Between two quantiles the distribution is uniform; beyond the outermost it is
-exponential, with the rate that the two outermost quantiles imply. P(up), mean, standard deviation and PIT all follow from
-this one reading, so they can never contradict the quantiles.
+Pure arithmetic on arrays; knows the quantile levels and nothing else. Between two quantiles the distribution is
+uniform; beyond the outermost it is exponential, with the rate that the two outermost quantiles imply. P(up), mean,
+standard deviation and PIT all follow from this one reading, so they can never contradict the quantiles.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from cryptod.market import QUANTILE_LEVELS, Float64
 
 _P: Final = np.array(QUANTILE_LEVELS)
-_TAIL: Final = _P[0]
-_LN2: Final = np.log(_P[1] / _P[0])
+_TAIL: Final = float(_P[0])
+_LN2: Final = float(np.log(_P[1] / _P[0]))
 _MASS: Final = np.diff(_P)
 
 

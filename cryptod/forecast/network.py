@@ -19,7 +19,7 @@ HIDDEN: Final = 32
 CLAMP: Final = 1.5
 """Largest correction to the log of the variance."""
 INPUT_CLIP: Final = 5.0
-DROPOUT: Final = 0.2
+DROPOUT: Final = 0.1
 
 _LEVELS = [COLUMN[f"level_{k}"] for k in LEVELS]
 _BASE = COLUMN["level_48"]
@@ -67,7 +67,7 @@ def inputs(own: Float32, market: Float32) -> Float32:
 
 def standardise(raw: Float32, mean: Float32, scale: Float32) -> Float32:
     """Inputs on the scale of the training window, clipped at `INPUT_CLIP`."""
-    return np.clip((raw - mean) / scale, -INPUT_CLIP, INPUT_CLIP)
+    return np.asarray(np.clip((raw - mean) / scale, -INPUT_CLIP, INPUT_CLIP), np.float32)
 
 
 def initial(seed: int) -> dict[str, Float32]:
@@ -81,21 +81,24 @@ def initial(seed: int) -> dict[str, Float32]:
     return found
 
 
+def silu(hidden: Float32) -> Float32:
+    """x / (1 + exp(-x)) (Elfwing et al. 2018) for numpy arrays, spelt with tanh, which cannot overflow."""
+    return np.asarray(hidden * (0.5 + 0.5 * np.tanh(0.5 * hidden)))
+
+
 def forward(
     parameters: Mapping[str, Any],
     standardised: Any,
     *,
-    tanh: Callable[[Any], Any] = np.tanh,
+    activation: Callable[[Any], Any] = silu,
     dropout: Callable[[Any], Any] = lambda hidden: hidden,
 ) -> Any:
     """Correction to the log variance, [rows, 24], of standardised inputs [rows, INPUTS]: numpy arrays by default.
 
-    With torch tensors pass ``torch.tanh`` (and, in training, a dropout). SiLU (Elfwing et al. 2018) is spelt with tanh, which cannot overflow.
+    With torch tensors pass ``torch.nn.functional.silu`` (and, in training, a dropout).
     """
-    hidden = standardised @ parameters["w1"] + parameters["b1"]
-    hidden = dropout(hidden * (0.5 + 0.5 * tanh(0.5 * hidden)))
-    hidden = hidden @ parameters["w2"] + parameters["b2"]
-    hidden = dropout(hidden * (0.5 + 0.5 * tanh(0.5 * hidden)))
+    hidden = dropout(activation(standardised @ parameters["w1"] + parameters["b1"]))
+    hidden = dropout(activation(hidden @ parameters["w2"] + parameters["b2"]))
     return (hidden @ parameters["w3"] + parameters["b3"]).clip(-CLAMP, CLAMP)
 
 
