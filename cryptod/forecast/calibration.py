@@ -1,8 +1,8 @@
 """Online calibration: how much wider or narrower each coin's intervals must be, learned from forecasts whose outcome is known.
 
-Pure arithmetic on arrays with a small state; knows coins by name, no clock and no store. The caller feeds outcomes when they have matured: that of
-horizon h comes h hours after its forecast. The measure is bounded, |2 PIT - 1| of the forecast as issued (mean 1/2 if calibrated), so
-that one violent hour moves the state no more than any other miss.
+Pure arithmetic on arrays with a small state; knows coins by name, no clock and no store. The caller feeds outcomes when
+they have matured: that of horizon h comes h hours after its forecast. The measure is bounded, |2 PIT - 1| of the
+forecast as issued (mean 1/2 if calibrated), so that one violent hour moves the state no more than any other miss.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cryptod.errors import StoreError
 from cryptod.forecast.scores import pit
 from cryptod.market import MAX_HORIZON, Float32, Float64
 
-RATE: Final = 0.004
+RATE: Final = 0.003
 LIMIT: Final = 1.5
 """Largest log factor."""
 

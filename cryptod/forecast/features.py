@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -45,13 +46,16 @@ _WINSOR_FLOOR: Final = 1e-6
 """Variance per hour (0.1 % squared) that is never cut: else a coin that stood still could never move again."""
 _WINSOR_START: Final = 24
 _BREAK: Final = 1.0
+_LEAST: Final = 1e-30
+_MOST: Final = 1e30
+"""A price outside of these is none: neither ratios nor turnover can overflow."""
 _TINY: Final = 1e-9
 _FOUR_LN2: Final = 4.0 * np.log(2.0)
 
 
 def _slices(*groups: tuple[int, ...]) -> list[slice]:
     ends = np.cumsum([0, *map(len, groups)])
-    return [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [slice(int(a), int(b)) for a, b in pairwise(ends)]
 
 
 _LEVEL, _RANGE, _SQUARE, _RAW, _VOLUME = _slices(LEVELS, RANGES, SQUARES, RAWS, VOLUMES)
@@ -74,10 +78,11 @@ MARKET: Final = (
     *(f"level_{k}" for k in _MARKET_LEVELS),
     *(f"volume_{k}" for k in VOLUMES[:-1]),
     *(f"drop_{k}" for k in TRENDS),
+    *(f"trend_{k}" for k in TRENDS[:-1]),
 )
 """Names of the quantities of which the mean over all coins is taken; a drop is the negative part of a trend."""
 _MARKET_COLUMNS: Final = np.array([COLUMN[name.replace("drop", "trend")] for name in MARKET])
-_DROPS: Final = slice(len(MARKET) - len(TRENDS), len(MARKET))
+_DROPS: Final = slice(MARKET.index(f"drop_{TRENDS[0]}"), MARKET.index(f"drop_{TRENDS[-1]}") + 1)
 
 
 def market_terms(own: Float32) -> Float64:
@@ -174,9 +179,14 @@ class FeatureState:
             expected, given = getattr(empty, field.name), arrays.get(field.name)
             if given is None or given.shape != expected.shape or given.dtype != expected.dtype:
                 raise CheckpointError(f"feature state: {field.name} is missing or not {expected.dtype} {expected.shape}")
-            if field.name != "close" and not np.isfinite(given).all():
+            if field.name == "close":
+                if not (np.isnan(given) | ((given >= _LEAST) & (given <= _MOST))).all():
+                    raise CheckpointError("feature state: a close is no price")
+            elif not np.isfinite(given).all():
                 raise CheckpointError(f"feature state: {field.name} is not finite")
             found[field.name] = given.copy()
+        if (found["winsor"] < 0).any() or (found["slow"][: _RAW.stop] < 0).any():
+            raise CheckpointError("feature state: a variance below zero")
         return cls(**found)
 
 
@@ -267,13 +277,12 @@ class _Candles:
         opened, high, low, close, volume = (np.ascontiguousarray(values[:, :, column]) for column in (OPEN, HIGH, LOW, CLOSE, VOLUME))
         new = open_times[:, None] >= state.at
         is_candle = (status == CANDLE) & new
-        prices = np.minimum(np.minimum(opened, close), low)
-        sane = is_candle & (prices > 0) & np.isfinite(opened + high + low + close)
+        low, high = np.minimum(np.minimum(opened, close), low), np.maximum(np.maximum(opened, close), high)
+        sane = is_candle & (low >= _LEAST) & (high <= _MOST)  # false for NaN, which minimum and maximum pass on
         self.fetched = (status != NOT_FETCHED) & new & (sane | ~is_candle)
         opened, close = np.where(sane, opened, 1.0), np.where(sane, close, 1.0)
-        high = np.where(sane, np.maximum(np.maximum(opened, close), high), 1.0)
-        low = np.where(sane, prices, 1.0)
-        volume = np.where(sane & (volume > 0) & np.isfinite(volume), volume, 0.0)
+        high, low = np.where(sane, high, 1.0), np.where(sane, low, 1.0)
+        volume = np.where(sane & (volume > 0), np.minimum(volume, _MOST), 0.0)
         traded = sane & ((volume > 0) | (high > low))
 
         # The last trade at or before each hour, and before it: time and price.
@@ -330,7 +339,7 @@ def _average(state: Float64, values: Float64, gains: Float64) -> None:
 def _winsorise(state: Float64, values: Float64, gains: Float64, count: Float64) -> None:
     """Cut each of ``values`` [T, 3, n], in place, at `_WINSOR` times the EWMA [3, n] of the values cut so far."""
     step, cap = np.empty_like(state), np.empty_like(state)
-    young = count <= _WINSOR_START
+    young: Bool = np.asarray(np.less_equal(count, _WINSOR_START))
     any_young = young.any(axis=1)
     for t, (row, gain) in enumerate(zip(values, gains, strict=True)):
         np.multiply(state, _WINSOR, out=cap)

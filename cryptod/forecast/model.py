@@ -2,9 +2,10 @@
 
 Knows arrays, features and the references; no store, no clock, no torch. A forecast of log return over h hours is
 
-    quantile = scale(coin, h) x factor(coin, h) x residual quantile(h, level)
+    quantile = scale(coin, h) x factor(coin, h) x (location(coin, h) + residual quantile(h, level))
 
-with log scale = half (HARX + network correction) + half the log of the season ahead, raised where the width would shrink with h. The
+with log scale = half (HARX + network correction) + half the log of the season ahead, raised where the width would shrink with h; the
+residuals' median is 0 and the location a small reversal of moves against the market: the window's drift is not extrapolated. The
 references are issued beside it, and `source` says per coin which of them all is served.
 """
 
@@ -41,10 +42,11 @@ class Quantiles(NamedTuple):
 class Model:
     """The current parameters of one batch of n coins.
 
-    ``harx`` [24, HARX_TERMS], ``har`` [24, HAR_TERMS], ``residuals`` [24, 9], ``factors`` [n, 24], ``rest`` [n] (mean variance per hour in training):
-    float64. ``weights``, ``input_mean``, ``input_scale``: the network's, float32. ``tables``: float32 [4, n, 24, 9] residual quantiles of the
-    references. ``source``: uint8 [n], places in `SOURCES`. ``pegged``: bool [n]. ``precision`` [INPUTS, INPUTS], ``limit``: for `strangeness`.
-    ``state``: the recursions at ``cutoff``.
+    ``harx`` [24, HARX_TERMS], ``har`` [24, HAR_TERMS], ``residuals`` [24, 9], ``factors`` [n, 24], ``rest`` [n] (mean
+    variance per hour in training): float64. ``weights``, ``input_mean``, ``input_scale``: the network's, float32.
+    ``tables``: float32 [4, n, 24, 9] residual quantiles of the references. ``source``: uint8 [n], places in `SOURCES`.
+    ``pegged``: bool [n]. ``precision`` [INPUTS, INPUTS], ``limit``: for `strangeness`. ``state``: the recursions at
+    ``cutoff``.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Model:
     weights: dict[str, Float32]
     input_mean: Float32
     input_scale: Float32
+    location: Float64
     residuals: Float64
     factors: Float64
     rest: Float64
@@ -71,7 +74,8 @@ class Model:
     def scales(self, own: Float32, market: Float32, hours: Int64) -> Float64:
         """float64 [..., n, 24]: scale per square root of variance, season ahead included.
 
-        ``own``: float32 [..., n, len(OWN)]; ``market``: float32 [..., len(MARKET)]; ``hours``: int64 [...], hour of the week that opens at the cutoff.
+        ``own``: float32 [..., n, len(OWN)]; ``market``: float32 [..., len(MARKET)]; ``hours``: int64 [...], hour of the
+        week that opens at the cutoff.
         """
         log_variance = baselines.harx_terms(own, market) @ self.harx.T + self.correction(own, market)
         ahead = baselines.season_scale(self.season.ahead(), hours)
@@ -91,12 +95,18 @@ class Model:
             scale = baselines.reference_scales(name, own, market, ahead, self.har)
             references[name] = scale[..., None].astype(np.float32) * self.tables[place][coins]
         source = self.source[coins]
-        served = (self.scales(own, market, hours) * self.factors[coins])[..., None].astype(np.float32) * self.residuals.astype(np.float32)
+        served = self.own_quantiles(own, market, hours, coins)
         for place in np.unique(source[source > 0]):
             served[..., source == place, :, :] = references[SOURCES[place]][..., source == place, :, :]
         if self.pegged[coins].any():
             served *= np.where(self.pegged[coins], self.looseness(own, coins), 1.0)[..., None, None].astype(np.float32)
         return Quantiles(served, references)
+
+    def own_quantiles(self, own: Float32, market: Float32, hours: Int64, coins: Int64) -> Float32:
+        """The model's, whoever serves."""
+        scale = (self.scales(own, market, hours) * self.factors[coins]).astype(np.float32)
+        location = (baselines.location_terms(own, market) @ self.location.T).astype(np.float32)
+        return scale[..., None] * (location[..., None] + self.residuals.astype(np.float32))
 
     def looseness(self, own: Float32, coins: Int64) -> Float64:
         """float64 [..., n]: 1 while a coin is as calm as in training, above it once it moves `LOOSE_PEG` times as much or more."""
@@ -104,9 +114,11 @@ class Model:
         return np.asarray(np.maximum(recent / np.sqrt(self.rest[coins] + 1e-9) / LOOSE_PEG, 1.0))
 
     def strangeness(self, own: Float32, market: Float32) -> Float64:
-        """float64 [..., n]: Mahalanobis distance of the network's inputs from the training window's, 1 where 1 % of the training rows lay beyond."""
+        """float64 [..., n]: Mahalanobis distance of the network's inputs from the training window's, 1 where 1 % of the
+        training rows lay beyond.
+        """
         raw = (network.inputs(own, market) - self.input_mean) / self.input_scale
-        return np.sqrt(np.maximum(((raw @ self.precision) * raw).sum(axis=-1), 0.0)) / self.limit
+        return np.asarray(np.sqrt(np.maximum(((raw @ self.precision) * raw).sum(axis=-1), 0.0)) / self.limit)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What a checkpoint stores, by name."""
@@ -143,6 +155,8 @@ class Model:
             kind, cutoff = str(meta["kind"]), int(meta["cutoff"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"checkpoint {name}: its meta lacks or garbles {error}") from error
+        if not symbols or len(set(symbols)) != len(symbols):
+            raise CheckpointError(f"checkpoint {name}: no coins, or one of them twice")
         found = {}
         expected = {
             **_shapes(len(symbols)),
@@ -166,6 +180,8 @@ class Model:
             raise CheckpointError(f"checkpoint {name}: a season that is not positive, or quantiles that cross")
         if not (found["source"] < len(SOURCES)).all() or not (found["residuals"][:, -1] > found["residuals"][:, 0]).all():
             raise CheckpointError(f"checkpoint {name}: an unknown source, or residuals without width")
+        if not all((found[key] > 0).all() for key in ("factors", "input_scale", "limit")) or (found["rest"] < 0).any():
+            raise CheckpointError(f"checkpoint {name}: a scale that is not positive")
         weights = {key.removeprefix("network."): value for key, value in arrays.items() if key.startswith("network.")}
         network.check(weights)
         state = FeatureState.from_arrays(
@@ -194,6 +210,7 @@ def _shapes(coins: int) -> dict[str, tuple[tuple[int, ...], type]]:
         "har": ((MAX_HORIZON, baselines.HAR_TERMS), np.float64),
         "input_mean": ((network.INPUTS,), np.float32),
         "input_scale": ((network.INPUTS,), np.float32),
+        "location": ((MAX_HORIZON, baselines.LOCATION_TERMS), np.float64),
         "residuals": ((MAX_HORIZON, levels), np.float64),
         "factors": ((coins, MAX_HORIZON), np.float64),
         "rest": ((coins,), np.float64),

@@ -16,7 +16,7 @@ from cryptod.errors import DataError
 from cryptod.forecast import distribution
 from cryptod.forecast.baselines import REFERENCES
 from cryptod.forecast.calibration import Calibration
-from cryptod.forecast.features import MARKET, FeatureState, absorb, market_terms
+from cryptod.forecast.features import HALT_HOURS, MARKET, FeatureState, absorb, market_terms
 from cryptod.forecast.model import SOURCES, Model
 from cryptod.forecast.season import Season, hour_of_week
 from cryptod.market import HOUR, MAX_HORIZON, NOT_FETCHED, QUANTILE_LEVELS, Float32, Float64, Int64, Panel
@@ -32,11 +32,12 @@ _MEDIAN: Final = QUANTILE_LEVELS.index(0.5)
 class Forecasts:
     """Forecasts of N coins, one row each, in the order asked for.
 
-    ``cutoff``: what was asked; ``cutoffs``: int64 [N], close time of the last candle used for each coin (older where candles are missing).
-    ``close``: float64 [N]. ``quantiles``: float32 [N, 24, 9] of the cumulative log return, never crossing. ``p_up``, ``volatility`` (standard
-    deviation of the cumulative log return), ``expected_return``: float32 [N, 24], all three read off the quantiles. ``score``: float32 [N].
-    ``strangeness``: float32 [N], above 1 where fewer than 1 % of the training rows lay farther out. ``models``: name of the checkpoint; ``sources``: which
-    forecaster serves (`SOURCES`). ``flags``: words about the coin. ``references``: name -> float32 [N, 24, 9].
+    ``cutoff``: what was asked; ``cutoffs``: int64 [N], close time of the last candle used for each coin (older where
+    candles are missing). ``close``: float64 [N]. ``quantiles``: float32 [N, 24, 9] of the cumulative log return, never
+    crossing. ``p_up``, ``volatility`` (standard deviation of the cumulative log return), ``expected_return``: float32
+    [N, 24], all three read off the quantiles. ``score``: float32 [N]. ``strangeness``: float32 [N], above 1 where fewer
+    than 1 % of the training rows lay farther out. ``models``: name of the checkpoint; ``sources``: which forecaster
+    serves (`SOURCES`). ``flags``: words about the coin. ``references``: name -> float32 [N, 24, 9].
     """
 
     symbols: tuple[str, ...]
@@ -114,16 +115,19 @@ class Predictor:
         self._market = None
 
     def market(self, cutoff: int) -> Float32:
-        """float32 [len(MARKET)]: mean over the coins that traded up to ``cutoff`` (or, where none did, the latest that any did)."""
+        """float32 [len(MARKET)]: mean over the coins that trade and are known at most `HALT_HOURS` less far than the one known best.
+
+        In step, as after each collection, that is the mean of one hour, as in training. A coin or two fetched ahead of the others are
+        not the market, nor is one that has long been silent.
+        """
         if self._market is not None and self._market[0] == cutoff:
             return self._market[1]
         total, count = np.zeros(len(MARKET)), 0
         fit = [group.in_market & group.state.warm & ~group.state.halted for group in self._groups]
-        times = np.concatenate([group.state.at[ok] for group, ok in zip(self._groups, fit, strict=True)])
-        usable = times[times <= cutoff]
-        newest = int(usable.max()) if len(usable) else 0
+        times = [int(time) for group, ok in zip(self._groups, fit, strict=True) for time in np.unique(group.state.at[ok])]
+        newest = max((time for time in times if time <= cutoff), default=0)
         for group, ok in zip(self._groups, fit, strict=True):
-            chosen = ok & (group.state.at == newest)
+            chosen = ok & (group.state.at <= cutoff) & (group.state.at > newest - HALT_HOURS * HOUR.ms)
             total += market_terms(group.state.own[chosen]).sum(axis=0)
             count += int(chosen.sum())
         found = (total / max(count, 1)).astype(np.float32)

@@ -1,8 +1,9 @@
 """Where batches run: a training order in, checkpoints and verdicts out. Called in the train child.
 
-Owns torch together with the trainer. Reads the candle store, writes checkpoints; promotes nothing: the daemon decides on the verdict. Coins are read and
-scanned in groups, so that memory does not grow with their number. The market's means, and at a full retrain the season, need all coins
-and come first; then each batch is laid out, fitted, trained, judged and written by itself, and its failure costs nobody else anything.
+Owns torch together with the trainer. Reads the candle store, writes checkpoints; promotes nothing: the daemon decides
+on the verdict. Coins are read and scanned in groups, so that memory does not grow with their number. The market's
+means, and at a full retrain the season, need all coins and come first; then each batch is laid out, fitted, trained,
+judged and written by itself, and its failure costs nobody else anything.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from cryptod.market import HOUR, MAX_HORIZON, Bool, Float32, Int64, Panel
 from cryptod.store.candles import CandleStore
 from cryptod.store.checkpoints import read_checkpoint, write_checkpoint
 from cryptod.training import evaluation, fitting, gate, trainer, window
+from cryptod.training.fitting import Linear
 from cryptod.training.trainer import Trained
 from cryptod.training.window import MarketSums, Window
 from cryptod.worker.messages import Batch, BatchDone, BatchFailed, Finished, Progress, Report, TrainOrder
@@ -153,21 +155,20 @@ class _Run:
         laid = window.build(panel, pegged, season, self._market)
         self._beat("fit", label)
         split = laid.length - MAX_HORIZON - HOLDOUT_HOURS["incremental" if incremental else "full"]
-        pool = ~pegged[laid.coin] if not pegged.all() else np.ones(len(laid.coin), bool)
+        pool = fitting.ordinary(laid)
         before, after = laid.row < split - MAX_HORIZON, laid.row >= split
         everything = np.ones(len(laid.row), bool)
         linear = fitting.fit_linear(laid, pool & (everything if incremental else before))
-        fit = fitting.linear_fit(laid, linear)
         scaler = (
             (champion.input_mean, champion.input_scale) if incremental and champion is not None else fitting.fit_scaler(laid, pool & before)
         )
-        trained = self._train(laid, fit, scaler, pool & before, pool & after, champion if incremental else None, batch.number, label)
+        trained = self._train(laid, linear, scaler, pool & before, pool & after, champion if incremental else None, batch.number, label)
         self._beat("evaluate", label)
-        challenger = fitting.assemble(laid, everything if incremental else before, linear, trained.weights, scaler, fit=fit)
+        challenger = fitting.assemble(laid, everything if incremental else before, linear, trained.weights, scaler)
         verdict = self._judge(laid, challenger, champions, np.arange(split, laid.length - MAX_HORIZON))
         if not incremental:
             linear = fitting.fit_linear(laid, pool)
-            challenger = fitting.assemble(laid, everything, linear, trained.weights, scaler, fit=fitting.linear_fit(laid, linear))
+            challenger = fitting.assemble(laid, everything, linear, trained.weights, scaler)
         seconds = time.monotonic() - began
         figures = verdict.figures | {
             "steps": float(trained.steps),
@@ -208,13 +209,12 @@ class _Run:
         sums = SeasonSums(hours)
         for panel, pegged in self._groups(self._order.universe, "season"):
             state = FeatureState.empty(len(panel.symbols))
-            rows = [found for _, found in scan(state, panel, FLAT)]
-            sums.add(
-                np.concatenate([row.variance for row in rows]),
-                np.concatenate([row.slow for row in rows]),
-                np.concatenate([row.log_volume for row in rows]),
-                np.concatenate([row.live & (row.count >= WARM_HOURS) for row in rows]) & ~pegged,
-            )
+            variance, slow, log_volume = (np.empty(panel.status.shape) for _ in range(3))
+            live = np.empty(panel.status.shape, bool)
+            for part, rows in scan(state, panel, FLAT):
+                variance[part], slow[part], log_volume[part] = rows.variance, rows.slow, rows.log_volume
+                live[part] = rows.live & (rows.count >= WARM_HOURS) & ~pegged
+            sums.add(variance, slow, log_volume, live)
         return sums.estimate()
 
     def _take_seasons(self) -> None:
@@ -252,7 +252,7 @@ class _Run:
     def _train(
         self,
         laid: Window,
-        fit: Float32,
+        linear: Linear,
         scaler: tuple[Float32, Float32],
         learn: Bool,
         hold: Bool,
@@ -274,8 +274,9 @@ class _Run:
             self._beat("train", f"{label}: step {step} of at most {plan.steps}, loss {loss:.4f}", step=step, steps=plan.steps, loss=loss)
 
         self._beat("train", label)
-        inputs = network.standardise(laid.inputs, *scaler)
-        return trainer.train(weights, inputs, laid.target - fit, rows, np.flatnonzero(hold), plan, progress)
+        residual = fitting.linear_fit(laid, linear)
+        np.subtract(laid.target, residual, out=residual)
+        return trainer.train(weights, fitting.standardised(laid, scaler), residual, rows, np.flatnonzero(hold), plan, progress)
 
     def _judge(self, laid: Window, challenger: Model, champions: list[tuple[Model, Int64]], rows: Int64) -> gate.Verdict:
         """The challenger's verdict; the champions' losses are gathered coin by coin from whoever serves it."""

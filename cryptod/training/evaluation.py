@@ -24,8 +24,10 @@ _PIECE: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """``losses``: forecaster ("model" and the references) -> float64 [rows, n], NaN where there is no outcome; ``coverage``: percent -> float64 [n, 6],
-    share of the model's intervals that held, by coin and scored horizon."""
+    """``losses``: forecaster ("model" and the references) -> float64 [rows, n], NaN where there is no outcome;
+    ``coverage``: percent -> float64 [n, 6], share of the model's intervals that held, by coin and scored horizon,
+    NaN where there is no outcome.
+    """
 
     losses: dict[str, Float64]
     coverage: dict[int, Float64]
@@ -54,7 +56,8 @@ def evaluate(model: Model, window: Window, rows: Int64, coins: Int64 | None = No
         for percent in INTERVALS:
             hits[percent][known] += scores.covered(found.served[..., scored, :], outcomes[..., scored], percent).sum(axis=0)
         count[known] += np.isfinite(outcomes[..., 0]).sum(axis=0)
-    return Evaluation(losses, {percent: hit / np.maximum(count, 1.0)[:, None] for percent, hit in hits.items()})
+    number = np.where(count > 0, count, np.nan)[:, None]
+    return Evaluation(losses, {percent: hit / number for percent, hit in hits.items()})
 
 
 def compare(losses: Float64, others: Float64, coins: Bool) -> tuple[float, float]:

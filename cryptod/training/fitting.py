@@ -14,7 +14,6 @@ import numpy as np
 from cryptod.errors import DataError
 from cryptod.forecast import baselines, network
 from cryptod.forecast.baselines import REFERENCES
-from cryptod.forecast.features import FeatureState
 from cryptod.forecast.model import Model
 from cryptod.forecast.season import Season
 from cryptod.market import MAX_HORIZON, QUANTILE_LEVELS, Bool, Float32, Float64, Int64
@@ -23,6 +22,8 @@ from cryptod.training.window import Window, pieces
 _EVERY: Final = 3
 """Regressions use every third hour: neighbours overlap and say nearly the same."""
 _MIN_ROWS: Final = 1000
+_STRIDES: Final = tuple(1 if h <= 4 else 2 if h <= 12 else 3 for h in range(1, MAX_HORIZON + 1))
+"""Of a coin's own residuals over h hours: neighbours share h - 1 of them, and sorting them all is what an update spent most time on."""
 _FACTOR_SHRINK: Final = 0.5
 _FACTOR_LIMIT: Final = 0.7
 
@@ -41,13 +42,16 @@ def fit_linear(window: Window, chosen: Bool) -> Linear:
     if len(rows) < _MIN_ROWS // _EVERY:
         raise DataError(f"only {len(rows)} hours to fit {len(window.symbols)} coins on", hint="wait for more candles")
     found = []
-    for terms, width in ((baselines.har_terms, baselines.HAR_TERMS), (baselines.harx_terms, baselines.HARX_TERMS)):
+    for terms, width, ridge in (
+        (baselines.har_terms, baselines.HAR_TERMS, 0.0),
+        (baselines.harx_terms, baselines.HARX_TERMS, baselines.HARX_RIDGE),
+    ):
         moments, cross = np.zeros((width, width)), np.zeros((width, MAX_HORIZON))
         for part in pieces(len(rows)):
             x = _terms(terms, window, rows[part])
             moments += x.T @ x
             cross += x.T @ window.target[rows[part]].astype(np.float64)
-        found.append(baselines.solve(moments, cross))
+        found.append(baselines.solve(moments, cross, ridge))
     return Linear(*found)
 
 
@@ -55,17 +59,29 @@ def linear_fit(window: Window, linear: Linear) -> Float32:
     """float32 [V, 24]: HARX at every origin."""
     fit = np.empty_like(window.target)
     for part in pieces(len(fit)):
-        rows = np.arange(part.start, part.stop)
-        fit[part] = _terms(baselines.harx_terms, window, rows) @ linear.harx.T
+        fit[part] = _terms(baselines.harx_terms, window, part) @ linear.harx.T
     return fit
 
 
 def fit_scaler(window: Window, chosen: Bool) -> tuple[Float32, Float32]:
     """float32 [INPUTS] twice: mean and standard deviation of the network's inputs over the chosen origins."""
-    inputs = window.inputs[chosen]
+    inputs = window.inputs(np.flatnonzero(chosen)[::_EVERY])
     mean = inputs.mean(axis=0, dtype=np.float64)
     scale = inputs.std(axis=0, dtype=np.float64)
     return mean.astype(np.float32), np.where(scale > 1e-6, scale, 1.0).astype(np.float32)
+
+
+def ordinary(window: Window) -> Bool:
+    """bool [V]: origins of coins that are not pegged; all, where there are no others."""
+    return ~window.pegged[window.coin] if not window.pegged.all() else np.ones(len(window.coin), bool)
+
+
+def standardised(window: Window, scaler: tuple[Float32, Float32]) -> Float32:
+    """float32 [V, INPUTS]: the network's inputs at every origin, as it is fed them."""
+    found = np.empty((len(window.row), network.INPUTS), np.float32)
+    for part in pieces(len(found)):
+        found[part] = network.standardise(window.inputs(part), *scaler)
+    return found
 
 
 def assemble(
@@ -74,44 +90,36 @@ def assemble(
     linear: Linear,
     weights: dict[str, Float32],
     scaler: tuple[Float32, Float32],
-    *,
-    fit: Float32,
-    name: str = "",
-    kind: str = "full",
-    cutoff: int = 0,
-    state: FeatureState | None = None,
 ) -> Model:
-    """The model of these regressions and weights, with residual quantiles over the chosen origins; ``fit`` is `linear_fit`.
+    """The model of these regressions and weights, with residual quantiles over the chosen origins. Without a name: who keeps it gives one.
 
     Pooled residuals come from the coins that are not pegged; a coin's factor is the half-shrunk log ratio of its to the pool's mean of
     min(|u|, 1.5 x the outer quantile), per horizon, so that one collapse does not set it.
     """
-    correction = np.empty_like(fit)
-    for part in pieces(len(fit)):
-        correction[part] = network.forward(weights, network.standardise(window.inputs[part], *scaler))
     ahead = 0.5 * np.log(window.season.ahead()).astype(np.float32)
-    log_scale = correction
-    log_scale += fit
-    log_scale *= 0.5
-    log_scale += ahead[window.hours[window.row]]
-    residual = np.exp(-log_scale, out=log_scale)
-    residual *= window.outcome
-    pool = chosen & ~window.pegged[window.coin]
+    residual = linear_fit(window, linear)
+    for part in pieces(len(residual)):
+        log_variance = residual[part] + network.forward(weights, network.standardise(window.inputs(part), *scaler))
+        residual[part] = window.outcome[part] * np.exp(-0.5 * log_variance - ahead[window.hours[window.row[part]]])
+    pool = chosen & ordinary(window)
     residuals = baselines.residual_quantiles(residual[pool])
-    factors = _factors(window, residual, chosen, pool, residuals)
+    residuals -= residuals[:, QUANTILE_LEVELS.index(0.5), None]
+    factors = _factors(window, residual, chosen, residuals)
+    location = _location(window, residual, np.flatnonzero(pool), residuals, factors)
     tables = _tables(window, chosen, linear)
     precision, limit = _strangeness(window, pool, scaler)
     return Model(
-        name=name,
-        kind=kind,
+        name="",
+        kind="",
         symbols=window.symbols,
-        cutoff=cutoff,
+        cutoff=0,
         season=Season(window.season.variance, window.season.volume),
         harx=linear.harx,
         har=linear.har,
         weights=weights,
         input_mean=scaler[0],
         input_scale=scaler[1],
+        location=location,
         residuals=residuals,
         factors=factors,
         rest=window.rest,
@@ -120,7 +128,7 @@ def assemble(
         pegged=window.pegged,
         precision=precision,
         limit=limit,
-        state=state if state is not None else FeatureState.empty(len(window.symbols)),
+        state=window.state,
         meta={},
     )
 
@@ -131,18 +139,38 @@ def _terms(terms: Callable[[Float32, Float32], Float64], window: Window, rows: I
     return terms(window.own[time, coin][:, None], window.market[time])[:, 0]
 
 
-def _factors(window: Window, residual: Float32, chosen: Bool, pool: Bool, residuals: Float64) -> Float64:
+def _factors(window: Window, residual: Float32, chosen: Bool, residuals: Float64) -> Float64:
     """float64 [n, 24]."""
     cut = 1.5 * np.abs(residuals[:, -1]).astype(np.float32)
-    size = np.minimum(np.abs(residual), cut)
-    usual = size[pool].mean(axis=0, dtype=np.float64)
-    factors = np.ones((len(window.symbols), MAX_HORIZON))
-    for coin in range(len(window.symbols)):
+    coins = len(window.symbols)
+    sizes, number = np.zeros((coins, MAX_HORIZON)), np.zeros(coins)
+    for coin in range(coins):
         mine = chosen & (window.coin == coin)
-        if mine.any():
-            ratio = np.log(np.maximum(size[mine].mean(axis=0, dtype=np.float64), 1e-12) / usual)
+        number[coin] = mine.sum()
+        sizes[coin] = np.minimum(np.abs(residual[mine]), cut).sum(axis=0, dtype=np.float64)
+    pooled = (number > 0) & ~window.pegged if not window.pegged.all() else number > 0
+    usual = sizes[pooled].sum(axis=0) / number[pooled].sum()
+    factors = np.ones((coins, MAX_HORIZON))
+    for coin in range(coins):
+        if number[coin] > 0:
+            ratio = np.log(np.maximum(sizes[coin] / number[coin], 1e-12) / usual)
             factors[coin] = np.exp(np.clip(_FACTOR_SHRINK * ratio.mean(), -_FACTOR_LIMIT, _FACTOR_LIMIT))
     return factors
+
+
+def _location(window: Window, residual: Float32, pool: Int64, residuals: Float64, factors: Float64) -> Float64:
+    """float64 [24, LOCATION_TERMS]: regression of residuals less the mean of the coins' at the same hour on `baselines.location_terms`."""
+    row, coin = window.row[pool], window.coin[pool]
+    x = np.empty((len(pool), baselines.LOCATION_TERMS))
+    for part in pieces(len(pool)):
+        x[part] = baselines.location_terms(window.own[row[part], coin[part]][:, None], window.market[row[part]])[:, 0]
+    number = np.maximum(np.bincount(row, minlength=window.length), 1)
+    cross = np.empty((x.shape[1], MAX_HORIZON))
+    for column in range(MAX_HORIZON):
+        u = np.clip(residual[pool, column] / factors[coin, column], 1.5 * residuals[column, 0], 1.5 * residuals[column, -1])
+        cross[:, column] = x.T @ (u - (np.bincount(row, u, window.length) / number)[row])
+    moments = x.T @ x
+    return np.asarray(np.linalg.solve(moments + np.diag(baselines.LOCATION_RIDGE * np.diag(moments) + 1e-6), cross).T)
 
 
 def _tables(window: Window, chosen: Bool, linear: Linear) -> Float32:
@@ -159,14 +187,15 @@ def _tables(window: Window, chosen: Bool, linear: Linear) -> Float32:
         season = baselines.season_scale(ahead, window.hours[time])
         for place, name in enumerate(REFERENCES):
             scale = baselines.reference_scales(name, own, market, season, linear.har)[:, 0]
-            tables[place, coin] = baselines.residual_quantiles(window.outcome[mine] / scale.astype(np.float32))
+            residual: Float32 = np.asarray(window.outcome[mine] / scale, np.float32)
+            tables[place, coin] = baselines.residual_quantiles(residual, _STRIDES)
     return tables
 
 
 def _strangeness(window: Window, pool: Bool, scaler: tuple[Float32, Float32]) -> tuple[Float64, float]:
     """Inverse covariance of the standardised inputs and the 99 % quantile of the distance it measures; see `Model.strangeness`."""
-    inputs = (window.inputs[np.flatnonzero(pool)[::_EVERY]].astype(np.float64) - scaler[0]) / scaler[1]
+    inputs = ((window.inputs(np.flatnonzero(pool)[::_EVERY]) - scaler[0]) / scaler[1]).astype(np.float64)
     covariance = inputs.T @ inputs / max(len(inputs), 1)
-    precision = np.linalg.inv(covariance + 0.01 * np.eye(len(covariance)))
+    precision = np.asarray(np.linalg.inv(covariance + 0.01 * np.eye(len(covariance))), np.float64)
     distance = np.sqrt(np.maximum(((inputs @ precision) * inputs).sum(axis=1), 0.0))
     return precision, float(max(np.quantile(distance, 0.99), 1e-6))

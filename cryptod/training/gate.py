@@ -1,8 +1,9 @@
 """Who serves: a challenger or the champion, the model or a reference, batch by batch and coin by coin.
 
-Knows losses and coverage on unseen hours; no model, no store, no torch. Every verdict carries the figures it was reached with. The losses
-of an hour are averaged over coins before they are tested, with a Newey-West variance (Diebold and Mariano 1995), because coins move together and
-24 h forecasts overlap. Never one-sided by design: within the noise the newer model wins, for it has seen what happened since.
+Knows losses and coverage on unseen hours; no model, no store, no torch. Every verdict carries the figures it was
+reached with. The losses of an hour are averaged over coins before they are tested, with a Newey-West variance (Diebold
+and Mariano 1995), because coins move together and 24 h forecasts overlap. Never one-sided by design: within the noise
+the newer model wins, for it has seen what happened since.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from cryptod.forecast.scores import INTERVALS
 from cryptod.market import Bool, UInt8
 from cryptod.training.evaluation import Evaluation, compare
 
-CLEARLY: Final = 2.0
-"""t value from which a worse loss is no longer noise."""
-FAR: Final = 0.01
-"""A loss worse by this part is refused from a t value of `HARDLY` on."""
-HARDLY: Final = 1.0
-COIN_CLEARLY: Final = 3.0
-COIN_FAR: Final = 0.01
-"""A coin is taken from the model on stronger evidence: among many coins and references some look better by luck."""
+CHAMPION: Final = ((0.002, 2.0), (0.01, 1.0))
+"""A challenger is refused if its loss is above the champion's by such a part with such a t value: the better it is
+measured, the less it takes.
+"""
+REFERENCE: Final = ((0.003, 3.0), (0.02, 2.0))
+"""The same for a reference that takes the batch from the model: it takes more, for the model won in every month that it was tried on."""
+COIN: Final = ((0.02, 3.5), (0.1, 2.5))
+"""The same for one coin: among many coins and references some look better by luck."""
 BAND: Final = 0.10
 """How far the pooled 90 % coverage may be off."""
 
@@ -55,7 +56,7 @@ def judge(challenger: Evaluation, champion: Evaluation | None, pool: Bool) -> Ve
     if champion is not None and np.isfinite(champion.losses["model"][:, pool]).any():
         worse, t = compare(losses, champion.losses["model"], pool)
         figures |= {"skill_champion": -worse, "t_champion": -t}
-        if _is_worse(worse, t):
+        if _is_worse(worse, t, CHAMPION):
             return Verdict(False, f"worse than the champion by {worse:.2%} (t {t:.1f})", source, figures)
         off, champion_off = _off(challenger, pool), _off(champion, pool & np.isfinite(champion.losses["model"]).any(axis=0))
         if off > BAND and off > champion_off:
@@ -64,7 +65,7 @@ def judge(challenger: Evaluation, champion: Evaluation | None, pool: Bool) -> Ve
     best = min(REFERENCES, key=lambda name: figures.get(f"crps_{name}", 0.0))
     worse, t = compare(losses, challenger.losses[best], pool)
     reasons.append(f"best reference {best} {-worse:+.2%} (t {-t:.1f})")
-    if _is_worse(worse, t):
+    if _is_worse(worse, t, REFERENCE):
         source[pool] = SOURCES.index(best)
         reasons.append("it serves instead of the model")
     else:
@@ -75,8 +76,8 @@ def judge(challenger: Evaluation, champion: Evaluation | None, pool: Bool) -> Ve
     return Verdict(True, "; ".join(reasons), source, figures)
 
 
-def _is_worse(worse: float, t: float) -> bool:
-    return (worse > 0 and t >= CLEARLY) or (worse >= FAR and t >= HARDLY)
+def _is_worse(worse: float, t: float, rules: tuple[tuple[float, float], ...]) -> bool:
+    return any(worse >= part and t >= evidence for part, evidence in rules)
 
 
 def _loses(evaluation: Evaluation, best: str, coin: int) -> bool:
@@ -84,11 +85,18 @@ def _loses(evaluation: Evaluation, best: str, coin: int) -> bool:
     only = np.zeros(evaluation.losses["model"].shape[1], bool)
     only[coin] = True
     worse, t = compare(evaluation.losses["model"], evaluation.losses[best], only)
-    return worse >= COIN_FAR and t >= COIN_CLEARLY
+    return _is_worse(worse, t, COIN)
 
 
 def _off(evaluation: Evaluation, pool: Bool) -> float:
-    return abs(float(evaluation.coverage[90][pool].mean()) - 0.9) if pool.any() else 0.0
+    return abs(_held(evaluation, 90, pool) - 0.9)
+
+
+def _held(evaluation: Evaluation, percent: int, pool: Bool) -> float:
+    """Share of the intervals that held, over the coins that have outcomes; the nominal one where none has."""
+    shares = evaluation.coverage[percent][pool]
+    known = shares[np.isfinite(shares)]
+    return float(known.mean()) if len(known) else percent / 100.0
 
 
 def _figures(evaluation: Evaluation, pool: Bool) -> dict[str, float]:
@@ -104,5 +112,5 @@ def _figures(evaluation: Evaluation, pool: Bool) -> dict[str, float]:
         worse, t = compare(losses["model"], losses[name], pool)
         figures |= {f"skill_{name}": -worse, f"t_{name}": -t}
     for percent in INTERVALS:
-        figures[f"coverage_{percent}"] = 100.0 * float(evaluation.coverage[percent][pool].mean())
+        figures[f"coverage_{percent}"] = 100.0 * _held(evaluation, percent, pool)
     return figures

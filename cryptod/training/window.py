@@ -5,21 +5,25 @@ Knows candles, features and seasons; no store, no torch, no model. Memory is wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from cryptod.forecast import network
 from cryptod.forecast.features import MARKET, OWN, WARM_HOURS, FeatureState, market_terms, scan
 from cryptod.forecast.season import Season, hour_of_week
 from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, MAX_HORIZON, VOLUME, Bool, Float32, Float64, Int64, Panel
 
+Int32 = npt.NDArray[np.int32]
+
 MIN_DAYS: Final = 45
 _SILENT_DAYS: Final = 7
 FLOOR: Final = 0.01
-"""Part of a coin's mean variance that is added to what the regressions explain: else an hour without trades is an outlier of their logarithm."""
+"""Part of a coin's mean variance that is added to what the regressions explain: else an hour without trades is an
+outlier of their logarithm.
+"""
 _PEG_MOVE: Final = 1.64 * 0.001
 _TICK_MOVE: Final = 1.64 * 0.003
 _TICK_SHARE: Final = 0.05
@@ -84,10 +88,10 @@ class MarketSums:
 class Window:
     """Features and outcomes of n coins over T hours; the origins are the V (hour, coin) pairs that can be learned from, in order of time.
 
-    ``own`` [T, n, len(OWN)], ``market`` [T, len(MARKET)]: float32. ``hours``: int64 [T], hour of the week that opens at each cutoff. ``log_close``: float64
-    [T, n]. ``origin``: bool [T, n]. ``row``, ``coin``: int64 [V]. ``inputs``: float32 [V, INPUTS], network inputs not standardised. ``target``: float32
-    [V, 24], log of the mean winsorised variance of the coming hours. ``outcome``: float32 [V, 24], cumulative log returns. ``rest``: float64 [n], mean
-    variance. ``state``: recursions at the end.
+    ``own`` [T, n, len(OWN)], ``market`` [T, len(MARKET)]: float32. ``hours``: int64 [T], hour of the week that opens at
+    each cutoff. ``log_close``: float64 [T, n]. ``origin``: bool [T, n]. ``row``, ``coin``: int32 [V]. ``target``:
+    float32 [V, 24], log of the mean winsorised variance of the coming hours. ``outcome``: float32 [V, 24], cumulative
+    log returns. ``rest``: float64 [n], mean variance. ``state``: recursions at the end.
     """
 
     symbols: tuple[str, ...]
@@ -99,13 +103,19 @@ class Window:
     hours: Int64
     log_close: Float64
     origin: Bool
-    row: Int64
-    coin: Int64
-    inputs: Float32
+    row: Int32
+    coin: Int32
     target: Float32
     outcome: Float32
     rest: Float64
     state: FeatureState
+
+    def inputs(self, rows: Int32 | Int64) -> Float32:
+        """float32 [len(rows), INPUTS]: the network's inputs at some origins, not standardised. Made anew each time: they
+        are many and cheap.
+        """
+        time, coin = self.row[rows], self.coin[rows]
+        return network.inputs(self.own[time, coin][:, None], self.market[time])[:, 0]
 
     @property
     def length(self) -> int:
@@ -121,8 +131,8 @@ class Window:
 def build(panel: Panel, pegged: Bool, season: Season, market: Float32) -> Window:
     """Scan the panel and lay out what can be learned from it.
 
-    An origin is a live hour of a warm coin followed by 24 live hours with an unbroken price chain. Pegged coins have origins too (their tables need
-    them); who fits a pool leaves them out.
+    An origin is a live hour of a warm coin followed by 24 live hours with an unbroken price chain. Pegged coins have
+    origins too (their tables need them); who fits a pool leaves them out.
     """
     hours, coins = panel.status.shape
     own = np.empty((hours, coins, len(OWN)), np.float32)
@@ -136,20 +146,17 @@ def build(panel: Panel, pegged: Bool, season: Season, market: Float32) -> Window
     last = max(hours - MAX_HORIZON, 0)
     origin = np.zeros((hours, coins), bool)
     origin[:last] = live[:last] & (count[:last] >= WARM_HOURS) & (whole[MAX_HORIZON + 1 :] - whole[1 : last + 1] == MAX_HORIZON)
-    row, coin = np.nonzero(origin)
+    row, coin = (index.astype(np.int32) for index in np.nonzero(origin))
     variance = np.where(live, variance, 0.0)
     rest = variance.sum(axis=0) / np.maximum(live.sum(axis=0), 1)
     total = np.concatenate([np.zeros((1, coins)), np.cumsum(variance, axis=0)])
     log_close = np.log(np.where(np.isfinite(close), close, 1.0))
     target = np.empty((len(row), MAX_HORIZON), np.float32)
     outcome = np.empty((len(row), MAX_HORIZON), np.float32)
-    inputs = np.empty((len(row), network.INPUTS), np.float32)
     now, price, floor = total[row + 1, coin], log_close[row, coin], FLOOR * rest[coin] + 1e-10
     for h in range(1, MAX_HORIZON + 1):
         target[:, h - 1] = np.log((total[row + 1 + h, coin] - now) / h + floor)
         outcome[:, h - 1] = log_close[row + h, coin] - price
-    for part in pieces(len(row)):
-        inputs[part] = network.inputs(own[row[part], coin[part]][:, None], market[row[part]])[:, 0]
     return Window(
         symbols=panel.symbols,
         start=panel.start,
@@ -162,7 +169,6 @@ def build(panel: Panel, pegged: Bool, season: Season, market: Float32) -> Window
         origin=origin,
         row=row,
         coin=coin,
-        inputs=inputs,
         target=target,
         outcome=outcome,
         rest=rest,
@@ -170,11 +176,6 @@ def build(panel: Panel, pegged: Bool, season: Season, market: Float32) -> Window
     )
 
 
-def pieces(rows: int, size: int = 8192) -> list[slice]:
-    """Slices that cover ``rows`` rows, so that float64 temporaries stay small."""
-    return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
-
-
-def named(reasons: Mapping[str, str], symbols: tuple[str, ...]) -> dict[str, str]:
-    """The reasons that concern some of the symbols."""
-    return {symbol: reasons[symbol] for symbol in symbols if symbol in reasons}
+def pieces(rows: int, size: int = 8192) -> list[Int64]:
+    """Runs of consecutive numbers that cover 0 to ``rows``, so that float64 temporaries stay small."""
+    return [np.arange(first, min(first + size, rows)) for first in range(0, rows, size)]

@@ -2,10 +2,10 @@
 
     python tests/bench/forecast_experiment.py --candles DIR [--start 2022-07-01] [--end 2023-04-01] [--fold-days 28] [--every H] [--json]
 
-Every fold trains all batches on the six months before it (`engine.train`, as the daemon orders it) and scores the frozen models on the days that follow, at
-hourly origins; with ``--every 24`` an incremental update comes every 24 h, as the daemon would have it. Beside the model stand the
-references that are issued with it, and `plain_log_har`, the yardstick as it was first published: Parkinson variance as it is, not
-winsorised, no floor. Prints CRPS x 10^4 by horizon, skill and Diebold-Mariano t, coverage pooled and by coin.
+Every fold trains all batches on the six months before it (`engine.train`, as the daemon orders it) and scores the frozen models on the
+days that follow, at hourly origins; with ``--every 24`` an incremental update comes every 24 h, as the daemon would have it. Beside the
+model stand the references that are issued with it, and `plain_log_har`, the yardstick as it was first published: Parkinson variance as it
+is, not winsorised, no floor. Prints CRPS x 10^4 by horizon, skill and Diebold-Mariano t, coverage pooled and by coin.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from cryptod.forecast import scores
 from cryptod.forecast.baselines import REFERENCES, residual_quantiles
 from cryptod.forecast.features import WARM_HOURS, FeatureState, scan
 from cryptod.forecast.model import Model
-from cryptod.forecast.season import hour_of_week
 from cryptod.forecast.scores import SCORED_HORIZONS
+from cryptod.forecast.season import hour_of_week
 from cryptod.market import HIGH, HOUR, LOW, Panel
 from cryptod.store.checkpoints import read_checkpoint
-from cryptod.training import engine, window
+from cryptod.training import engine
 from cryptod.training.window import MarketSums
 from cryptod.worker.messages import Batch, BatchDone, BatchFailed, Report, TrainOrder
 
@@ -70,7 +70,8 @@ def train(folder: Folder, kind: str, cutoff: int, champions: dict[str, str], roo
     order = TrainOrder(
         job=job, kind=kind, cutoff=cutoff, candles="", checkpoints=root,
         batches=tuple(Batch(number=i // 25 + 1, symbols=folder.symbols[i : i + 25]) for i in range(0, len(folder.symbols), 25)),
-        universe=folder.symbols, champions=champions, timeframe="1h", months_back=6, epochs=50 if kind == "full" else 5, threads=1, seed=job,
+        universe=folder.symbols, champions=champions, timeframe="1h", months_back=6, epochs=50 if kind == "full" else 5, threads=1,
+        seed=job,
     )  # fmt: skip
     models: list[Model] = []
 
@@ -122,8 +123,7 @@ def score(folder: Folder, models: list[Model], start: int, first: int, last: int
             part = slice(i, i + 48)
             coins = np.arange(len(model.symbols))
             served = model.quantiles(own[part], market[part], week[part], coins)
-            scale = model.scales(own[part], market[part], week[part]) * model.factors
-            pure = scale[..., None].astype(np.float32) * model.residuals.astype(np.float32)
+            pure = model.own_quantiles(own[part], market[part], week[part], coins)
             for name, quantiles in (("served", served.served), ("model", pure), *served.references.items()):
                 found.setdefault(name, []).append(scores.crps(quantiles[..., columns, :], outcome[part]))
             for percent in (50, 80, 90, 95):
@@ -154,7 +154,9 @@ def plain_log_har(folder: Folder, model: Model, models: list[Model], start: int,
     place = {s: i for i, s in enumerate(s for m in models for s in m.symbols)}
     mine = [place[s] for s in model.symbols]
     market = levels.mean(axis=1)
-    terms = np.concatenate([levels[:, mine], np.broadcast_to(market[:, None], levels[:, mine].shape), np.ones((len(levels), len(mine), 1))], axis=-1)
+    terms = np.concatenate(
+        [levels[:, mine], np.broadcast_to(market[:, None], levels[:, mine].shape), np.ones((len(levels), len(mine), 1))], axis=-1
+    )
     total = np.concatenate([np.zeros((1, len(mine))), np.cumsum(variance[:, mine], axis=0)])
     end = (train_end - start) // HOUR.ms
     ahead = np.sqrt(model.season.ahead())
@@ -227,14 +229,22 @@ def skill(losses: dict[str, np.ndarray], name: str, against: str) -> float:
 
 def report(losses: dict[str, np.ndarray], folds: list[dict[str, np.ndarray]]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
-    print(f"\n{'CRPS x 10^4':16s}" + "".join(f"{h:>8d} h" for h in SCORED_HORIZONS) + f"{'pooled':>10s}{'skill':>9s}{'t':>7s}{'folds won':>11s}")
+    print(
+        f"\n{'CRPS x 10^4':16s}"
+        + "".join(f"{h:>8d} h" for h in SCORED_HORIZONS)
+        + f"{'pooled':>10s}{'skill':>9s}{'t':>7s}{'folds won':>11s}"
+    )
     for name in ("served", "model", "plain_log_har", *REFERENCES[::-1]):
         means = np.nanmean(losses[name], axis=(0, 1)) * 1e4
         against = (losses[name] - losses["served"]) / np.sqrt(np.array(SCORED_HORIZONS))
         _, t = scores.loss_test(np.nanmean(against, axis=(1, 2)))
         gain = skill(losses, "served", name)
         won = np.mean([skill(fold, "served", name) > 0 for fold in folds])
-        print(f"{name:16s}" + "".join(f"{value:10.2f}" for value in means) + f"{pool(losses[name]) * 1e4:10.3f}{gain:+9.2%}{t:7.1f}{won:11.0%}")
+        print(
+            f"{name:16s}"
+            + "".join(f"{value:10.2f}" for value in means)
+            + f"{pool(losses[name]) * 1e4:10.3f}{gain:+9.2%}{t:7.1f}{won:11.0%}"
+        )
         summary[name] = {"crps": [round(float(v), 3) for v in means], "served_skill": round(gain, 5), "t": round(t, 2), "folds_won": won}
     print("\ncoverage, %" + "".join(f"{h:>8d} h" for h in SCORED_HORIZONS) + "    sd and worst of the coins")
     for percent in (50, 80, 90, 95):
