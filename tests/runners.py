@@ -88,7 +88,7 @@ def _facts() -> str:
     """What the child knows of itself, one ``name=value`` a line."""
     with open("/proc/self/comm") as comm, open("/proc/self/oom_score_adj") as score:
         facts = {"comm": comm.read().strip(), "oom": score.read().strip()}
-    facts["disk"] = psutil.Process().ionice().ioclass.name
+    facts["disk"] = "idle" if psutil.Process().ionice().ioclass == psutil.IOPRIO_CLASS_IDLE else "other"
     facts["nice"] = str(os.getpriority(os.PRIO_PROCESS, 0))
     facts["method"] = str(multiprocessing.get_start_method(allow_none=True))
     facts["main"] = str(getattr(sys.modules["__main__"], "__file__", None))

@@ -92,7 +92,7 @@ async def test_a_child_is_small_harmless_and_knows_nothing_of_systemd_or_of_the_
     assert facts["comm"] == "cryptod-train"
     assert facts["oom"] == "1000"
     assert facts["nice"] == "19"
-    assert facts["disk"] == "IOPRIO_CLASS_IDLE"
+    assert facts["disk"] == "idle"
     assert facts["main"] == "None"
     assert facts["environment"] == "MALLOC_ARENA_MAX,MALLOC_MMAP_THRESHOLD_,MALLOC_TRIM_THRESHOLD_"
     assert facts["threads"] == "1"
