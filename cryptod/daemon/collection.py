@@ -21,7 +21,7 @@ from cryptod.worker.pool import Pool
 
 SETTLE_MS: Final = 3_000
 """An exchange needs a moment to publish a candle that has just closed."""
-RETRY_FIRST: Final = 15.0
+RETRY_FIRST: Final = 5.0
 RETRY_MOST: Final = 600.0
 SILENCE: Final = 120.0
 

@@ -6,6 +6,7 @@ exchange: what takes long becomes a job. `get` answers with bytes that were rend
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import struct
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from cryptod import __version__
 from cryptod.daemon.control import Ready
 from cryptod.daemon.listening import Peer
 from cryptod.daemon.service import Service
-from cryptod.errors import RequestError
+from cryptod.errors import CryptodError, RequestError
 from cryptod.protocol import (
     JOB_KINDS,
     MAX_SYMBOLS,
@@ -46,6 +47,10 @@ def answer(entry: Entry, now: int, reason: str | None) -> bytes:
         return entry.body + age + _FRESH
     packed: bytes = msgpack.packb(reason)
     return entry.body + age + b"\xa5stale\xc3\xa6reason" + packed
+
+
+COINS_PER_TURN: Final = 8
+"""Coins that are looked for by their spelling before the other clients get their turn."""
 
 
 class Handlers:
@@ -86,14 +91,19 @@ class Handlers:
         wanted = list(service.collection.followed) if request.symbols is None else request.symbols
         if len(wanted) > MAX_SYMBOLS:
             raise RequestError("bad_request", f"symbols names {len(wanted)} coins, at most {MAX_SYMBOLS} are allowed")
+        known = service.symbols.followed.intersection(wanted)
+        if not publisher.has_all(known, now):
+            await publisher.fill(known, now)
         parts, refused = [], {}
-        for text in wanted:
+        for i, text in enumerate(wanted):
             entry = publisher.cached(text, now)
             if entry is None:
+                if i % COINS_PER_TURN == COINS_PER_TURN - 1:
+                    await asyncio.sleep(0)
                 try:
                     symbol = service.symbols.find(text)
                     entry = publisher.cached(symbol, now) or await publisher.on_demand(symbol, now)
-                except RequestError as error:
+                except CryptodError as error:
                     refused[text[:64]] = {"code": error.code, "message": error.message, "hint": error.hint}
                     continue
             parts.append(publisher.header + answer(entry, now, publisher.stale_reason(entry, now)))
@@ -102,15 +112,17 @@ class Handlers:
         body: bytes = packer.pack(refused)
         return Ready(b"\x82\xa9forecasts" + array + b"".join(parts) + b"\xa7refused" + body)
 
-    def top(self, request: Top, _: Peer) -> list[dict[str, Any]]:
-        publisher = self._service.publisher
+    async def top(self, request: Top, _: Peer) -> list[dict[str, Any]]:
+        publisher, followed, now = self._service.publisher, self._service.symbols.followed, self._service.clock.now()
         if request.by not in TOP_KEYS:
             raise RequestError("bad_request", f"by is {request.by[:32]!r}", hint=f"one of {', '.join(TOP_KEYS)}")
         if not 1 <= request.count <= MAX_SYMBOLS:
             raise RequestError("bad_request", f"count is {request.count}", hint=f"1 to {MAX_SYMBOLS}")
         if not 1 <= request.horizon <= publisher.horizons:
             raise RequestError("bad_request", f"horizon is {request.horizon}", hint=f"1 to {publisher.horizons} hours")
-        return publisher.top(request.count, request.by, request.horizon, self._service.symbols.followed, self._service.clock.now())
+        if not publisher.has_all(followed, now):
+            await publisher.fill(followed, now)
+        return publisher.top(request.count, request.by, request.horizon, followed, now)
 
     def symbols(self, _: Nothing, __: Peer) -> dict[str, Any]:
         return self._service.describe_symbols()

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgpack
@@ -20,11 +19,11 @@ import numpy as np
 
 from cryptod.config import Config
 from cryptod.daemon.records import Records
-from cryptod.errors import CheckpointError, RequestError
+from cryptod.daemon.scoring import Candles, Scoring
+from cryptod.errors import CheckpointError, RequestError, StoreError
 from cryptod.forecast.predictor import Forecasts, Model, Predictor
 from cryptod.logs import get_logger
-from cryptod.market import QUANTILE_LEVELS, TIMEFRAMES, Panel
-from cryptod.store.candles import CandleStore
+from cryptod.market import QUANTILE_LEVELS, TIMEFRAMES
 from cryptod.store.checkpoints import CheckpointStore, Current
 from cryptod.store.forecasts import Entry, ForecastCache
 from cryptod.store.ledger import Issue, Ledger, round_issue
@@ -84,14 +83,16 @@ class Publisher:
     def __init__(
         self,
         config: Config,
-        candles: Path,
+        candles: Candles,
         stores: tuple[ForecastCache, Ledger, CheckpointStore, Records],
         disk: Executor,
         monotonic: Callable[[], float],
         trouble: Callable[[str], str],
+        failed: Callable[[StoreError], None],
+        scoring: Scoring,
     ) -> None:
         self.config = config
-        self.trouble = trouble
+        self.trouble, self._failed, self._scoring = trouble, failed, scoring
         self._candles = candles
         self._cache, self._ledger, self._checkpoints, self._records = stores
         self._disk = disk
@@ -110,6 +111,8 @@ class Publisher:
         self._published_generation: int = saved.get("generation", 0)
         self.refresh_seconds = 0.0
         self.published_coins = 0
+        self.late: frozenset[str] = frozenset()
+        """Coins whose candles had not come in at the last refresh."""
         self.refreshed_at: int = saved.get("at", 0)
         self.error = ""
         self.header = b"\xde" + (PAIRS + 4).to_bytes(2, "big")
@@ -140,7 +143,7 @@ class Publisher:
                 log.error("a checkpoint was refused", model=checkpoint.name, error=error.message, hint=error.hint)
         self.models = tuple(models)
         self._model_of = {symbol: model.name for model in models for symbol in model.symbols}
-        self.predictor = Predictor(self.models)
+        self.predictor = Predictor(self.models, self._scoring.calibration)
         self.generation, self.promoted_at = current.generation, current.promoted_at
 
     def serving(self) -> dict[str, tuple[str, ...]]:
@@ -169,24 +172,29 @@ class Publisher:
             return False
         return collected_to > self.published_to or self.generation != self._published_generation
 
-    async def refresh(self, followed: tuple[str, ...], cutoff: int, now: int, ttl_ms: int) -> dict[str, Any]:
+    async def refresh(self, followed: tuple[str, ...], cutoff: int, now: int, ttl_ms: int, *, anew: bool = True) -> dict[str, Any]:
         """Publish forecasts made at ``cutoff`` of all followed coins that a model knows; returns {forecasts, seconds}.
 
-        A coin whose candles have not come in is left with its last forecast, which goes stale and says so.
+        A coin whose candles have not come in is left with its last forecast, which goes stale and says so. Without
+        ``anew``, only what is not published yet: the coins whose candles came in late.
         """
         started = self._monotonic()
         async with self._lock:
             known = tuple(symbol for symbol in followed if symbol in self.predictor)
             generation = self.generation
             await self._advance(known, cutoff)
+            await self.on_disk(self._scoring.mature, cutoff)
             current = tuple(symbol for symbol in known if self.predictor.needs(symbol) == cutoff)
+            self.late = frozenset(known) - frozenset(current)
+            if not anew:
+                current = tuple(symbol for symbol in current if self._unchanged(symbol) is None)
             await self._issue(current, cutoff, now, ttl_ms)
             self.published_to, self._published_generation = max(cutoff, self.published_to), generation
             self.published_coins, self.refreshed_at, self.error = len(current), now, ""
             self.refresh_seconds = self._monotonic() - started
             self._records.set("published", {"cutoff": self.published_to, "generation": generation, "at": now})
         log.info(
-            "forecasts published", coins=len(current), late=len(known) - len(current), cutoff=cutoff, generation=generation,
+            "forecasts published", coins=len(current), late=len(self.late), cutoff=cutoff, generation=generation,
             duration=round(self.refresh_seconds, 4),
         )  # fmt: skip
         return {"forecasts": len(current), "seconds": self.refresh_seconds}
@@ -197,16 +205,11 @@ class Publisher:
         if not behind:
             return
         start = min(self.predictor.needs(symbol) for symbol in behind)
-        panel = await asyncio.to_thread(self._read, tuple(behind), start, cutoff)
+        panel = await asyncio.to_thread(self._candles, tuple(behind), start, cutoff)
         step = ROWS_PER_SLICE * self._timeframe.ms
         for first in range(start, cutoff, step):
             self.predictor.advance(panel.rows(first, min(first + step, cutoff)))
             await asyncio.sleep(0)
-
-    def _read(self, symbols: tuple[str, ...], start: int, cutoff: int) -> Panel:
-        # Opened for the one reading: pages that stay mapped count as this process' memory.
-        with CandleStore.open(self._candles) as candles:
-            return candles.panel(symbols, start, cutoff)
 
     async def _issue(self, symbols: tuple[str, ...], cutoff: int, now: int, ttl_ms: int) -> None:
         """Forecast, write the ledger, render, cache: in this order."""
@@ -220,8 +223,15 @@ class Publisher:
             entries.append(self._entry(forecasts, i, now, now + ttl_ms))
             if i % COINS_PER_SLICE == COINS_PER_SLICE - 1:
                 await asyncio.sleep(0)
-        if self.config.prediction_cache.enabled:
-            await self.on_disk(self._cache.put, entries)
+        await self._keep(entries)
+
+    async def _keep(self, entries: list[Entry]) -> None:
+        """Into the cache, from where they are answered; in memory alone if the disk does not take them, or is not to."""
+        try:
+            await self.on_disk(functools.partial(self._cache.put, entries, durable=self.config.prediction_cache.enabled))
+        except StoreError as error:  # the ledger has them: it is only after a restart that they are made again
+            self._failed(error)
+            self._cache.put(entries, durable=False)
 
     def _forecast(self, symbols: tuple[str, ...], cutoff: int) -> Forecasts:
         """The forecasts, their figures rounded to what the ledger keeps: what is stored is bit for bit what was shown."""
@@ -252,15 +262,23 @@ class Publisher:
 
     def cached(self, symbol: str, now: int) -> Entry | None:
         """The entry of exactly this symbol, if there is one that has not expired."""
-        return self._cache.get(symbol, now)
+        return self._cache.get(symbol, now) if self.config.prediction_cache.enabled else None
+
+    def _unchanged(self, symbol: str) -> Entry | None:
+        """The coin's last forecast, if one made now would say the same: no newer candle, no other model."""
+        last = self._cache.last(symbol)
+        same = last is not None and (last.cutoff, last.model) == (self.predictor.needs(symbol), self._model_of[symbol])
+        return last if same else None
 
     def stale_reason(self, entry: Entry, now: int) -> str | None:
-        """Why the forecast does not know the newest closed candle, or None if it does."""
+        """Why the forecast does not know the newest closed candle or could not be made anew, or None if all is well."""
         behind = now - GRACE_MS - entry.cutoff
-        if behind < self._timeframe.ms:
+        if behind < self._timeframe.ms and now < entry.expires:
             return None
-        hours = behind // self._timeframe.ms
         why = self.trouble(entry.symbol)
+        if behind < self._timeframe.ms:
+            return f"it could not be made anew: {why}" if why else None
+        hours = behind // self._timeframe.ms
         return f"its last candle closed {hours} h before the newest that should be there" + (f": {why}" if why else "")
 
     async def on_demand(self, symbol: str, now: int) -> Entry:
@@ -276,18 +294,49 @@ class Publisher:
             raise RequestError("no_forecast", f"there is no forecast of {symbol} yet", hint=self.trouble(symbol) or "it has no model yet")
         expires = now + self.config.prediction_cache.ttl_hours * self._timeframe.ms
         async with self._lock:
-            last = self._cache.last(symbol)
-            cutoff = self.predictor.needs(symbol)
-            if last is not None and (last.cutoff, last.model) == (cutoff, self._model_of[symbol]):
+            unchanged = self._unchanged(symbol)
+            if unchanged is not None and self.config.prediction_cache.enabled:
                 # Nothing has changed since it was issued: it is issued on, and its age says how old it is.
-                entry = dataclasses.replace(last, expires=expires)
+                entry = dataclasses.replace(unchanged, expires=expires)
             else:
-                forecasts = self._forecast((symbol,), cutoff)
-                await self.on_disk(self._record, forecasts, now)
-                entry = self._entry(forecasts, 0, now, expires)
-            if self.config.prediction_cache.enabled:
-                await self.on_disk(self._cache.put, [entry])
+                forecasts = self._forecast((symbol,), self.predictor.needs(symbol))
+                if unchanged is None:  # otherwise the ledger has these very figures
+                    try:
+                        await self.on_disk(self._record, forecasts, now)
+                    except StoreError as error:
+                        self._failed(error)
+                        if (last := self._cache.last(symbol)) is None:
+                            raise
+                        return last  # what is not in the ledger is shown to nobody
+                entry = self._entry(forecasts, 0, unchanged.issued if unchanged else now, expires)
+            await self._keep([entry])
         return entry
+
+    async def fill(self, symbols: Iterable[str], now: int) -> None:
+        """Make in one go what `on_demand` would make of these coins one by one; what cannot be written is left to it."""
+        expires = now + self.config.prediction_cache.ttl_hours * self._timeframe.ms
+        async with self._lock:
+            wanted = [symbol for symbol in symbols if symbol in self.predictor and self._is_open(symbol, now)]
+            unchanged = {symbol: last for symbol in wanted if (last := self._unchanged(symbol)) is not None}
+            if unchanged:
+                await self._keep([dataclasses.replace(last, expires=expires) for last in unchanged.values()])
+            by_cutoff: dict[int, list[str]] = {}
+            for symbol in wanted:
+                if symbol not in unchanged:
+                    by_cutoff.setdefault(self.predictor.needs(symbol), []).append(symbol)
+            try:
+                for cutoff, group in by_cutoff.items():
+                    await self._issue(tuple(group), cutoff, now, expires - now)
+            except StoreError as error:
+                self._failed(error)
+
+    def has_all(self, symbols: Iterable[str], now: int) -> bool:
+        """Whether there is nothing to `fill`."""
+        return not any(symbol in self.predictor and self._is_open(symbol, now) for symbol in symbols)
+
+    def _is_open(self, symbol: str, now: int) -> bool:
+        last = self._cache.last(symbol)
+        return last is None or now >= last.expires
 
     def top(self, count: int, by: str, horizon: int, followed: Collection[str], now: int) -> list[dict[str, Any]]:
         """The first ``count`` followed coins by a key at a horizon, best first; entries that have expired count too, marked stale."""

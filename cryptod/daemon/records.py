@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, Final
 
 from cryptod.errors import StoreError
 from cryptod.store.jobs import JobStore
+
+_NOTHING: Final = object()
 
 
 class Records:
@@ -29,7 +31,8 @@ class Records:
         return self._last_id
 
     def get(self, name: str) -> Any:
-        return self._values[name] if name in self._values else self._store.get(name)
+        value = self._values.get(name, _NOTHING)  # one look: the disk thread may take it away in the next moment
+        return self._store.get(name) if value is _NOTHING else value
 
     def set(self, name: str, value: Any) -> None:
         self._values[name] = value
@@ -42,17 +45,32 @@ class Records:
 
     def list(self, limit: int = 20) -> list[dict[str, Any]]:
         """Jobs, newest first."""
-        found = {record["id"]: record for record in self._store.list(limit)} | dict(self._jobs)
+        on_their_way = dict(self._jobs)  # first: what arrives between the two looks is seen in both, not in neither
+        found = {record["id"]: record for record in self._store.list(limit)} | on_their_way
         return [found[number] for number in sorted(found, reverse=True)[:limit]]
+
+    def retry(self) -> None:
+        """Write what could not be written. Raises `StoreError` if it still cannot. Called in the disk thread."""
+        for name, value in tuple(self._values.items()):
+            self._store.set(name, value)
+            self._arrived(self._values, name, value)
+        for number, record in tuple(self._jobs.items()):
+            self._store.save(record)
+            self._arrived(self._jobs, number, record)
+
+    @staticmethod
+    def _arrived(waiting: dict[Any, Any], key: Any, value: Any) -> None:
+        if waiting.get(key) is value:
+            waiting.pop(key, None)
 
     def _behind(self, waiting: dict[Any, Any], key: Any, value: Any, write: Callable[[], None]) -> None:
         def written(future: Future[None]) -> None:
             error = future.exception()
             if isinstance(error, StoreError):
-                self._failed(error)  # it stays in memory: the next write of it, or the next start, has another chance
+                self._failed(error)  # it stays in memory, and `retry` or the next write of it has another chance
             elif error is not None:
                 raise error
-            elif waiting.get(key) is value:
-                waiting.pop(key, None)
+            else:
+                self._arrived(waiting, key, value)
 
         self._disk.submit(write).add_done_callback(written)

@@ -33,11 +33,14 @@ from cryptod.daemon.monitor import HOUR_MS, Facts, Health, ResourceMeter, Resour
 from cryptod.daemon.publisher import Publisher
 from cryptod.daemon.records import Records
 from cryptod.daemon.scheduler import Periodic, Scheduler
+from cryptod.daemon.scoring import Scoring
 from cryptod.daemon.symbols import SymbolIndex
 from cryptod.daemon.training import Training
 from cryptod.daemon.watchdog import Notifier, Watchdog, keep_pinging, watchdog_interval
 from cryptod.errors import ConfigError, CryptodError, DamagedError, StoreError
+from cryptod.market import Panel
 from cryptod.store import forecasts, jobs, ledger
+from cryptod.store.candles import CandleStore
 from cryptod.store.checkpoints import CheckpointStore
 from cryptod.store.environment import Environment, open_environment
 from cryptod.store.forecasts import ForecastCache
@@ -53,8 +56,16 @@ PREGENERATE_LEAD_MS: Final = 5 * 60_000
 REFERENCES_KEPT_MS: Final = 8 * 24 * HOUR_MS
 CLOCK_STEP_SHOWN: Final = 3600.0
 STOP_GRACE: Final = 1.0
+STORE_RETRY: Final = 5.0
+"""Seconds until forecasts that could not be written are made again."""
 
 log = logs.get_logger("service")
+
+
+def read_candles(path: Path, symbols: tuple[str, ...], start: int, cutoff: int) -> Panel:
+    """A panel out of the candle store, opened for this one reading: pages that stay mapped count as this process' memory."""
+    with CandleStore.open(path) as candles:
+        return candles.panel(symbols, start, cutoff)
 
 
 def periodic_rows(config: Config) -> tuple[Periodic, ...]:
@@ -96,7 +107,7 @@ class Service:
         self._born = self._monotonic()
         self._stop = asyncio.Event()
         self._lanes: dict[str, asyncio.Task[None]] = {}
-        self._pregenerate = False
+        self._pregenerate = self._catch_up = False
         self._refresh_retry_at = 0.0
         self.health = Health()
         self.resources = Resources()
@@ -144,7 +155,7 @@ class Service:
         self.records = Records(JobStore(environment), self._disk, self._on_store_error)
         self.cache, self.ledger = ForecastCache(environment), Ledger(environment)
         checkpoints = root / "checkpoints"
-        now = self.clock.now()
+        now = self._started = self.clock.now()
         self._first_start = int(self.records.get("born") or 0) or now
         if self._first_start == now:
             self.records.set("born", now)
@@ -152,7 +163,9 @@ class Service:
         self.pool = Pool(nice=worker.nice, memory_mb=worker.memory_mb)
         stack.push_async_callback(self.pool.stop)
         stores = self.cache, self.ledger, CheckpointStore(checkpoints), self.records
-        self.publisher = Publisher(self.config, root / "candles", stores, self._disk, self._monotonic, self.trouble)
+        candles = functools.partial(read_candles, root / "candles")
+        scoring = Scoring(self.ledger, self.records, candles)
+        self.publisher = Publisher(self.config, candles, stores, self._disk, self._monotonic, self.trouble, self._on_store_error, scoring)
         await self.publisher.load()
         self.collection = Collection(self.config, str(root / "candles"), self.pool, self.records, self._monotonic)
         self.training = Training(
@@ -196,8 +209,9 @@ class Service:
             return open_environment(path, databases=databases, writer=True)
 
     def _on_store_error(self, error: StoreError) -> None:
+        if error.message != self.store_error:  # said once, not with every client that asks meanwhile
+            log.error("a store failed", error=error.message, hint=error.hint)
         self.store_error = error.message
-        log.error("a store failed", error=error.message, hint=error.hint)
 
     async def _serve(self) -> None:
         helpers = [asyncio.create_task(self._keep_house())]
@@ -235,8 +249,8 @@ class Service:
         collection, training = self.collection, self.training
         if collection.due(now):
             self._start("collect", self._collect(now))
-        if collection.followed and not self.publisher.models and not len(training.queue) and self._first_training_due():
-            self.enqueue("full", "there is no model yet")
+        if collection.followed and not len(training.queue) and (lack := self._lack_of_models()) and self._first_training_due():
+            self.enqueue("full", lack)
         job = training.queue.next()
         if job is not None and self._candles_are_in(job, now):
             self._start("train", self._train(job))
@@ -255,9 +269,8 @@ class Service:
         try:
             await work
         except StoreError as error:
-            self.store_error = error.message
-            self._refresh_retry_at = self._monotonic() + 10
-            log.error("a store failed", lane=lane, error=error.message, hint=error.hint)
+            self._refresh_retry_at = self._monotonic() + STORE_RETRY
+            self._on_store_error(error)
         except Exception as error:  # a defect in one lane must not end the others; it is logged with its trace
             self._refresh_retry_at = self._monotonic() + 30
             if lane == "refresh":
@@ -274,21 +287,30 @@ class Service:
 
     def enqueue(self, kind: str, reason: str) -> Job:
         job = self.training.enqueue(kind, reason, self.clock.now())
-        if kind == "full":
+        if kind == "full" and self.clock.now() - self.collection.selected_at >= HOUR_MS:
             self.collection.ask_for_selection()
         return job
 
+    def _lack_of_models(self) -> str:
+        """Why a retrain is wanted out of turn, or nothing."""
+        publisher = self.publisher
+        if not publisher.models:
+            return "there is no model yet" if not publisher.refused else "no model is sound"
+        if publisher.refused and not all(symbol in publisher.predictor for symbol in self.collection.followed):
+            return "a damaged model left coins without one"
+        return ""
+
     def _first_training_due(self) -> bool:
-        """The first models are trained as soon as there are candles; after a failure not again at once."""
+        """Missing models are trained as soon as there are candles; when that did not help, not again at once."""
         latest = self.training.recent(1)
-        return not latest or self.clock.now() - latest[0]["ended"] > HOUR_MS
+        return not latest or latest[0]["ended"] < self._started or self.clock.now() - latest[0]["ended"] > HOUR_MS
 
     def _candles_are_in(self, job: Job, now: int) -> bool:
         """A job waits for the candles of the hour to be asked for (successfully or not), not longer."""
         collection = self.collection
         if collection.running or (job.kind == "full" and collection.wants_selection and not collection.retry_in):
             return False
-        return bool(job.batches) or collection.attempted_to >= collection.boundary(now)
+        return bool(job.batches) or max(collection.attempted_to, collection.collected_to) >= collection.boundary(now)
 
     def _refresh_is_due(self) -> bool:
         training = self.training.queue.running is not None
@@ -296,23 +318,28 @@ class Service:
             return False
         # While batches are being promoted one after the other, only new candles are worth a refresh.
         if training:
-            return bool(self.publisher.models) and self.collection.collected_to > self.publisher.published_to
-        return self.publisher.due(self.collection.collected_to)
+            return bool(self.publisher.models) and (self._catch_up or self.collection.collected_to > self.publisher.published_to)
+        return self._catch_up or self.publisher.due(self.collection.collected_to)
 
     async def _collect(self, now: int) -> None:
-        before = self.collection.followed
-        if await self.collection.run(now) and self.collection.followed != before:
-            self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
+        before = self.collection.followed, self.collection.left_out
+        if await self.collection.run(now):
+            if (self.collection.followed, self.collection.left_out) != before:
+                self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
+            self._catch_up = bool(self.publisher.late - set(self.collection.failed))
 
     async def _train(self, job: Job) -> None:
-        await self.training.run(job, self.collection.followed, self.clock.now, self.collection.collected_to)
-        self.store_error = ""
+        try:
+            await self.training.run(job, self.collection.followed, self.clock.now, self.collection.collected_to)
+        finally:
+            self.training.leave(job, self.clock.now())
 
     async def _refresh(self, now: int) -> None:
-        ahead, self._pregenerate = self._pregenerate, False
+        ahead, self._pregenerate, self._catch_up = self._pregenerate, False, False
         cache = self.config.prediction_cache
         hours = cache.pregenerate_ttl_hours if ahead else cache.ttl_hours
-        await self.publisher.refresh(self.collection.followed, self.collection.collected_to, now, hours * HOUR_MS)
+        anew = ahead or self.publisher.due(self.collection.collected_to)
+        await self.publisher.refresh(self.collection.followed, self.collection.collected_to, now, hours * HOUR_MS, anew=anew)
         self.store_error = ""
         self._notify("forecasts", {"cutoff": self.publisher.published_to, "coins": self.publisher.published_coins, "at": now})
 
@@ -333,6 +360,7 @@ class Service:
     async def _keep_house(self) -> None:
         """Periodic housekeeping, dispatched by `schedule`: resources, conditions, expiry, pruning."""
         house = self._housekeeping()
+        self._start_chore("resources", self._read_resources)
         while True:
             if self._clock_was_stepped():
                 house = self._housekeeping()  # its next runs were reckoned by the old time
@@ -358,12 +386,26 @@ class Service:
         self.watchdog.beat("disk")
 
     async def _judge(self) -> None:
+        if self.store_error and not self._refresh_is_waiting():
+            await self._try_to_write()
         for what, finding in self.health.evaluate(self.facts()):
             severity = finding["severity"] if what == "raised" else "info"
             say = {"error": log.error, "warning": log.warning}.get(severity, log.info)
             say(f"condition {what}: {finding['text']}", condition=finding["name"], remedy=finding["remedy"])
             self._notify("conditions", {"what": what, **finding})
         self.watchdog.status(self._summary())
+
+    def _refresh_is_waiting(self) -> bool:
+        """Whether forecasts could not be published: their next attempt says whether the store can be written again."""
+        return self.publisher.due(self.collection.collected_to)
+
+    async def _try_to_write(self) -> None:
+        try:
+            await self.publisher.on_disk(self.records.retry)
+        except StoreError as error:
+            self.store_error = error.message
+        else:
+            self.store_error = ""
 
     async def _expire(self) -> None:
         await self.publisher.expire(self.clock.now())
@@ -411,6 +453,7 @@ class Service:
     def _apply(self, config: Config, changed: list[str]) -> None:
         self.config = self.publisher.config = self.collection.config = self.training.config = config
         self.scheduler.replace(periodic_rows(config), self.clock.now())
+        self.pool.nice, self.pool.memory_mb = config.worker.nice, config.worker.memory_mb
         logs.set_level(config.log.level)
         if any(key.startswith("universe.") for key in changed):
             self.collection.ask_for_selection()
@@ -438,7 +481,7 @@ class Service:
                     if symbol in batch["left_out"]:
                         return str(batch["left_out"][symbol])
             return "it has no model yet; it is trained at the next full retrain"
-        return collection.error
+        return collection.error or (f"the store cannot be written: {self.store_error}" if self.store_error else "")
 
     def _summary(self) -> str:
         """One line for `systemctl status`."""

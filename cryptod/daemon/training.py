@@ -151,6 +151,12 @@ class Training:
         if job.state == RUNNING:
             self._finish(job, now())
 
+    def leave(self, job: Job, now: int) -> None:
+        """The lane is left: a job that a defect ended must not look as if it ran, or no other would ever start."""
+        if job.state == RUNNING and not self._pool.stopping:
+            job.error, job.hint = "a defect ended it", "the log has the details"
+            self._move(job, FAILED, now)
+
     def interrupt(self, now: int) -> None:
         """The daemon stops: what runs goes back to the queue."""
         job = self.queue.running
