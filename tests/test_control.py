@@ -602,6 +602,7 @@ async def test_an_inherited_socket_is_served_and_left_open(tmp_path: Path) -> No
     assert msgpack.unpackb(waiting.recv(1 << 16))[2] is None
     waiting.close()
     listener.close()
+    await house.stop()
 
 
 def _in_a_child(work: Callable[[], None]) -> int:
