@@ -170,9 +170,9 @@ class Train(_Section, frozen=True):
     months_back: Annotated[
         int,
         Key(
-            "Months of candles that are kept and trained on.",
+            "Months of candles that are kept and trained on; a coin younger than 45 days is not trained.",
             "a half year holds calm and storm, and is soon fetched",
-            least=1,
+            least=2,
             most=24,
             live=True,
         ),

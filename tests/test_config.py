@@ -124,7 +124,7 @@ def test_the_other_variables_of_the_project_are_no_settings() -> None:
         ("[train]\nbatch_size = '25'", 'train.batch_size = "25"', "1 to 200"),
         ("[train]\nbatch_size = true", "train.batch_size = true", "1 to 200"),
         ("[train]\nbatch_size = 999999999999999999999999", "train.batch_size", "1 to 200"),
-        ("[train]\nmonths_back = -1", "train.months_back = -1", "1 to 24"),
+        ("[train]\nmonths_back = 1", "train.months_back = 1", "2 to 24"),
         ("[incremental]\nenabled = 1", "incremental.enabled = 1", "true or false"),
         ("[incremental]\nenabled = 'yes'", "incremental.enabled", "true or false"),
         ("[incremental]\nschedule = '* * * *'", "incremental.schedule", "five"),

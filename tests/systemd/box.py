@@ -1,7 +1,7 @@
 """A box: a real systemd as PID 1 in namespaces of its own, over a throw-away overlay of this machine's root.
 
-Nothing that is written inside reaches the machine. ``layers`` are folders laid over the root, such as what
-``make install DESTDIR=...`` made. The box has its own network with loopback only, its own processes, users (the
+Nothing that is written inside reaches the machine. ``installed`` is a tree as ``make install DESTDIR=...`` makes it;
+the box shows it at its final place. The box has its own network with loopback only, its own processes, users (the
 machine's, until it changes them), cgroups and journal. Needs root; `missing` says what else.
 """
 
@@ -13,7 +13,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -24,8 +23,14 @@ set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$BOX"
 mkdir "$BOX"/upper "$BOX"/work "$BOX"/root
-mount -t overlay overlay -o "lowerdir=$LOWER,upperdir=$BOX/upper,workdir=$BOX/work" "$BOX/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$BOX/upper,workdir=$BOX/work" "$BOX/root"
 cd "$BOX/root"
+if [ -n "$INSTALLED" ]; then
+    # Large and read: an overlay of its own (a layer may not lie within another). Small: copied.
+    mkdir -p "$BOX"/opt-upper "$BOX"/opt-work opt/cryptod
+    mount -t overlay overlay -o "lowerdir=$INSTALLED/opt/cryptod,upperdir=$BOX/opt-upper,workdir=$BOX/opt-work" opt/cryptod
+    (cd "$INSTALLED" && tar c --exclude=./opt .) | tar x --no-overwrite-dir
+fi
 mount -t proc proc proc
 mount --rbind /dev dev
 mount -t sysfs sysfs sys
@@ -49,7 +54,7 @@ with socket.socket() as s:
 mkdir old
 pivot_root . old
 umount -l /old
-exec chroot . /lib/systemd/systemd --system --show-status=0 --log-target=null --unit=multi-user.target </dev/null
+exec chroot . /lib/systemd/systemd --system --show-status=0 --log-target=journal --unit=multi-user.target </dev/null
 """
 
 
@@ -59,7 +64,7 @@ def missing() -> str:
         return "a box with systemd needs root"
     if not SYSTEMD.exists():
         return "systemd is not installed"
-    for tool in ("unshare", "nsenter", "mount", "pivot_root", "chroot", "bash"):
+    for tool in ("unshare", "nsenter", "mount", "pivot_root", "chroot", "tar", "bash"):
         if shutil.which(tool) is None:
             return f"{tool} is not installed"
     probe = """mount --make-rprivate / && mount -t tmpfs t /mnt && mkdir /mnt/u /mnt/w
@@ -70,10 +75,10 @@ def missing() -> str:
 
 
 class Box:
-    """``with Box(layers) as box: box.run("systemctl start cryptod")``. Booting takes two to four seconds."""
+    """``with Box(installed) as box: box.run("systemctl start cryptod")``. Booting takes two to four seconds."""
 
-    def __init__(self, layers: Sequence[Path] = (), *, patience: float = 60.0) -> None:
-        self.layers = layers
+    def __init__(self, installed: Path | None = None, *, patience: float = 60.0) -> None:
+        self.installed = installed
         self.patience = patience
         self.folder = Path()
         self.outer: subprocess.Popen[bytes] | None = None
@@ -86,7 +91,7 @@ class Box:
         environ = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "BOX": str(self.folder),
-            "LOWER": ":".join(map(str, [*self.layers, "/"])),
+            "INSTALLED": str(self.installed or ""),
             "CGROUPS": "2" if unified else "1",
             "container": "cryptod-box",
         }

@@ -1,0 +1,186 @@
+"""The installed daemon under a real systemd: started, stopped, reloaded, killed, hung, and reached through its socket.
+
+The exchange is `cryptod simulate` on the box's own loopback; five coins and two months of candles are trained in seconds.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.systemd.box import Box
+
+pytestmark = pytest.mark.systemd
+
+CONFIG = """
+[exchange]
+url = "http://127.0.0.1:8099"
+[universe]
+size = 5
+[train]
+batch_size = 3
+months_back = 2
+epochs = 2
+"""
+
+WATCHDOG = 3
+
+
+@pytest.fixture(scope="module")
+def machine(box: Box) -> Box:
+    """The box with an exchange, a configuration, and a watchdog that does not let a test wait for half a minute."""
+    box.write("/etc/cryptod/cryptod.toml", CONFIG)
+    box.write("/etc/systemd/system/cryptod.service.d/quick.conf", f"[Service]\nWatchdogSec={WATCHDOG}\n")
+    box.run("systemctl daemon-reload; systemd-run -q --unit=exchange /opt/cryptod/bin/cryptod simulate --port 8099 --coins 5")
+    return box
+
+
+@pytest.fixture
+def daemon(machine: Box) -> Iterator[Box]:
+    """The daemon is running, and counts no restart yet."""
+    machine.run("systemctl stop cryptod.service cryptod.socket; systemctl reset-failed; systemctl start cryptod")
+    yield machine
+    machine.write("/etc/cryptod/cryptod.toml", CONFIG)
+
+
+def ask(box: Box, command: str) -> Any:
+    return json.loads(box.run(f"cryptoctl --json {command}").stdout)
+
+
+def wait_for_forecasts(box: Box) -> None:
+    """Every coin is trained and published."""
+    box.wait(
+        """cryptoctl --json status | python3 -c 'import json, sys; sys.exit(json.load(sys.stdin)["cache"]["entries"] < 5)'""", seconds=90
+    )
+
+
+def test_it_is_ready_when_it_can_answer_and_says_what_it_does(daemon: Box) -> None:
+    assert daemon.run("cryptoctl ping", user="nobody").returncode == 0
+    assert ask(daemon, "ping")["pid"] == int(daemon.show("cryptod", "MainPID"))
+    assert daemon.show("cryptod", "StatusText")
+    assert daemon.run("stat -c '%a %U' /run/cryptod/cryptod.sock /var/lib/cryptod").stdout.split() == ["666", "cryptod", "750", "cryptod"]
+
+
+def test_it_collects_trains_and_serves_under_its_hardening(daemon: Box) -> None:
+    wait_for_forecasts(daemon)
+    best = ask(daemon, "top")
+    assert len(best) == 5
+    forecast = ask(daemon, f"get {best[0]['symbol']}")
+    assert forecast["symbol"] == best[0]["symbol"]
+    assert "denied" not in daemon.journal().lower()
+    assert "not permitted" not in daemon.journal().lower()
+
+
+def test_the_journal_has_native_fields(daemon: Box) -> None:
+    wait_for_forecasts(daemon)
+    lines = [json.loads(line) for line in daemon.run("journalctl -u cryptod -o json --no-pager CRYPTOD_BATCH=1").stdout.splitlines()]
+    assert lines
+    assert lines[0]["SYSLOG_IDENTIFIER"] == "cryptod"
+    assert int(lines[0]["PRIORITY"]) <= 6
+    assert float(next(line["CRYPTOD_DURATION"] for line in lines if "CRYPTOD_DURATION" in line)) > 0
+
+
+def test_who_may_read_may_not_change(daemon: Box) -> None:
+    refused = daemon.run("cryptoctl train full", check=False, user="nobody")
+    assert refused.returncode == 1
+    assert refused.stderr
+    assert daemon.run("cryptoctl train full", check=False).returncode == 0
+    assert daemon.run("cryptoctl cache clear", check=False, user="cryptod").returncode == 0
+
+
+def test_a_reload_takes_what_it_can_and_names_the_rest(daemon: Box) -> None:
+    before = daemon.show("cryptod", "MainPID")
+    daemon.write("/etc/cryptod/cryptod.toml", CONFIG.replace("epochs = 2", "epochs = 3") + "[market]\nhorizons = 12\n")
+    daemon.run("systemctl reload cryptod")
+    daemon.wait("journalctl -u cryptod --no-pager -o json CRYPTOD_WAITING=market.horizons CRYPTOD_APPLIED=train.epochs | grep -q .")
+    assert daemon.show("cryptod", "MainPID") == before
+    assert daemon.show("cryptod", "ActiveState") == "active"
+
+
+def test_a_reload_of_a_wrong_configuration_keeps_the_old_one(daemon: Box) -> None:
+    daemon.write("/etc/cryptod/cryptod.toml", CONFIG + "[trian]\nepochs = 1\n")
+    daemon.run("systemctl reload cryptod")
+    daemon.wait("journalctl -u cryptod --no-pager | grep -q 'was not reloaded'")
+    daemon.run("cryptoctl ping")
+
+
+def test_a_wrong_configuration_ends_the_start_with_its_path_and_no_second_try(machine: Box) -> None:
+    machine.run("systemctl stop cryptod.service cryptod.socket; systemctl reset-failed")
+    machine.write("/etc/cryptod/cryptod.toml", CONFIG.replace("batch_size = 3", "batch_size = 0"))
+    try:
+        assert machine.run("systemctl start cryptod", check=False).returncode != 0
+        time.sleep(1.0)
+        assert machine.show("cryptod", "ActiveState") == "failed"
+        assert machine.show("cryptod", "NRestarts") == "0"
+        assert "train.batch_size = 0 (/etc/cryptod/cryptod.toml:7): must be 1 to 200" in machine.journal()
+    finally:
+        machine.write("/etc/cryptod/cryptod.toml", CONFIG)
+
+
+def test_it_stops_within_five_seconds_while_it_trains_and_leaves_no_process(daemon: Box) -> None:
+    wait_for_forecasts(daemon)
+    daemon.run("cryptoctl train full")
+    daemon.wait("pgrep -u cryptod -c | awk '{ exit $1 < 4 }'")  # the daemon, the forkserver, its tracker, the child
+    began = time.monotonic()
+    daemon.run("systemctl stop cryptod")
+    assert time.monotonic() - began < 5.0
+    assert daemon.show("cryptod", "Result") == "success"
+    assert daemon.run("pgrep -u cryptod", check=False).stdout == ""
+
+
+def test_killed_it_is_back_with_its_forecasts(daemon: Box) -> None:
+    wait_for_forecasts(daemon)
+    coin = ask(daemon, "top")[0]["symbol"]
+    before = ask(daemon, f"get {coin}")
+    daemon.run("systemctl kill -s KILL --kill-who=main cryptod")
+    began = time.monotonic()
+    after = ask(daemon, f"get {coin}")  # waits in the socket's queue
+    assert time.monotonic() - began < 5.0
+    assert after["cutoff"] >= before["cutoff"]
+    daemon.wait("[ $(systemctl show cryptod -P ActiveState) = active ]")
+    assert daemon.show("cryptod", "NRestarts") == "1"
+
+
+def test_a_killed_child_leaves_the_daemon_serving(daemon: Box) -> None:
+    wait_for_forecasts(daemon)
+    before = daemon.show("cryptod", "MainPID")
+    daemon.run("cryptoctl train full")
+    daemon.wait("pgrep -u cryptod -c | awk '{ exit $1 < 4 }'")
+    daemon.run("kill -9 $(pgrep -u cryptod -n)")
+    daemon.run("cryptoctl ping")
+    daemon.wait("cryptoctl --json jobs | grep -q done", seconds=60)
+    assert daemon.show("cryptod", "MainPID") == before
+    assert daemon.show("cryptod", "NRestarts") == "0"
+
+
+def test_hung_it_is_restarted_by_the_watchdog(daemon: Box) -> None:
+    before = daemon.show("cryptod", "MainPID")
+    daemon.run(f"kill -STOP {before}")
+    began = time.monotonic()
+    daemon.wait("[ $(systemctl show cryptod -P NRestarts) = 1 ] && [ $(systemctl show cryptod -P ActiveState) = active ]", seconds=30)
+    assert WATCHDOG / 2 < time.monotonic() - began < WATCHDOG + 10
+    assert daemon.show("cryptod", "MainPID") != before
+    assert "watchdog" in daemon.run("journalctl -u cryptod --no-pager _PID=1 -o cat").stdout.lower()
+    daemon.run("cryptoctl ping")
+
+
+def test_the_watchdog_leaves_an_idle_daemon_alone(daemon: Box) -> None:
+    time.sleep(2.5 * WATCHDOG)
+    assert daemon.show("cryptod", "NRestarts") == "0"
+
+
+def test_a_client_that_comes_before_the_daemon_wakes_it_and_is_answered(machine: Box) -> None:
+    machine.run("systemctl stop cryptod.service cryptod.socket; systemctl reset-failed; systemctl start cryptod.socket")
+    assert machine.show("cryptod", "ActiveState") == "inactive"
+    machine.run("cryptoctl ping", user="nobody")
+    assert machine.show("cryptod", "ActiveState") == "active"
+
+
+def test_no_client_is_refused_across_restarts(daemon: Box) -> None:
+    daemon.run("rm -f /tmp/refused; for i in $(seq 40); do cryptoctl ping >/dev/null 2>>/tmp/refused || echo failed >>/tmp/refused; done &")
+    for _ in range(2):
+        daemon.run("systemctl restart cryptod")
+    daemon.wait("! pgrep -x cryptoctl", seconds=30)
+    assert daemon.run("cat /tmp/refused").stdout == ""

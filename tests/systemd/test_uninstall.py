@@ -1,0 +1,40 @@
+"""`make uninstall` on a machine where the daemon runs: what goes, what stays, what PURGE=1 takes as well."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.systemd.box import Box
+
+ROOT = Path(__file__).parent.parent.parent
+
+pytestmark = pytest.mark.systemd
+
+PROGRAM = (
+    "/opt/cryptod",
+    "/usr/local/bin/cryptod",
+    "/usr/local/bin/cryptoctl",
+    "/usr/lib/systemd/system/cryptod.service",
+    "/usr/lib/systemd/system/cryptod.socket",
+    "/usr/lib/sysusers.d/cryptod.conf",
+    "/usr/lib/tmpfiles.d/cryptod.conf",
+)
+
+
+def test_uninstall_keeps_state_and_configuration_and_purge_leaves_nothing(box: Box) -> None:
+    box.run("systemctl enable -q --now cryptod && cryptoctl ping")
+    for path in PROGRAM:
+        box.run(f"test -e {path}")
+
+    # The program's folder is a mount of the box's own making; it can be emptied, not removed.
+    box.run(f'make -C {ROOT} uninstall || test -z "$(ls /opt/cryptod)"')
+    assert box.run("systemctl is-active cryptod.service cryptod.socket", check=False).stdout.split() == ["inactive", "inactive"]
+    assert box.run("pgrep -u cryptod", check=False).stdout == ""
+    box.run("umount /opt/cryptod")
+    box.run(f"make -C {ROOT} uninstall")
+    for path in PROGRAM:
+        box.run(f"test ! -e {path}")
+    box.run("test -e /etc/cryptod/cryptod.toml && test -e /var/lib/cryptod/serving")
+
+    box.run(f"make -C {ROOT} uninstall PURGE=1")
+    box.run("test ! -e /etc/cryptod && test ! -e /var/lib/cryptod && test ! -e /run/cryptod && ! getent passwd cryptod")
