@@ -43,8 +43,8 @@ class Calibration:
         """Learn from forecasts that matured together: ``quantiles`` [N, 24, 9] as issued, where [:, h - 1] were issued h hours before the
         time at which ``outcomes`` [N, 24], cumulative log returns, became known; NaN where there was no forecast or no outcome.
         """
-        measure = np.abs(2.0 * pit(np.nan_to_num(np.asarray(quantiles, np.float64)), np.nan_to_num(outcomes)) - 1.0)
         known = np.isfinite(outcomes) & np.isfinite(quantiles).all(axis=-1)
+        measure = np.abs(2.0 * pit(np.where(known[..., None], quantiles, 0.0), np.where(known, outcomes, 0.0)) - 1.0)
         step = np.where(known, _RATES * (2.0 * measure - 1.0), 0.0)
         rows = self._rows(symbols)
         self._theta[rows] = np.clip(self._theta[rows] + step, -LIMIT, LIMIT)
@@ -58,7 +58,13 @@ class Calibration:
         """The state as exported, or `StoreError`."""
         found = cls()
         symbols, theta = kept.get("symbols"), kept.get("theta")
-        if not isinstance(symbols, list) or not isinstance(theta, np.ndarray) or theta.shape != (len(symbols), MAX_HORIZON):
+        if (
+            not isinstance(symbols, list)
+            or not isinstance(theta, np.ndarray)
+            or theta.dtype.kind != "f"
+            or theta.shape != (len(symbols), MAX_HORIZON)
+            or len({str(symbol) for symbol in symbols}) != len(symbols)
+        ):
             raise StoreError("the calibration's state is garbled", hint="it is learned anew within days")
         found._row = {str(symbol): row for row, symbol in enumerate(symbols)}
         found._theta = np.clip(np.nan_to_num(theta.astype(np.float64)), -LIMIT, LIMIT)
