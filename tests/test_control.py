@@ -446,10 +446,10 @@ async def test_a_flood_of_one_client_does_not_hold_up_another(tmp_path: Path, fl
     process.stdin.close()
     assert await settled(lambda: house.server.counts["requests"] + house.server.counts["malformed"] > 10)
     turns = []
-    previous = time.perf_counter()
+    previous = time.thread_time()  # of the processor: a machine that is busy with other things is not what is tested
     for _ in range(400):  # the loop's turns are what another client has to wait for
         await asyncio.sleep(0)
-        now = time.perf_counter()
+        now = time.thread_time()
         turns.append(now - previous)
         previous = now
     process.kill()
