@@ -339,13 +339,12 @@ def _average(state: Float64, values: Float64, gains: Float64) -> None:
 def _winsorise(state: Float64, values: Float64, gains: Float64, count: Float64) -> None:
     """Cut each of ``values`` [T, 3, n], in place, at `_WINSOR` times the EWMA [3, n] of the values cut so far."""
     step, cap = np.empty_like(state), np.empty_like(state)
-    young: Bool = np.asarray(np.less_equal(count, _WINSOR_START))
-    any_young = young.any(axis=1)
+    lowest: Float64 = np.asarray(count.min(axis=1))
     for t, (row, gain) in enumerate(zip(values, gains, strict=True)):
         np.multiply(state, _WINSOR, out=cap)
         np.maximum(cap, _WINSOR_FLOOR, out=cap)
-        if any_young[t]:
-            cap[:, young[t]] = np.inf
+        if lowest[t] <= _WINSOR_START:
+            cap[:, count[t] <= _WINSOR_START] = np.inf
         np.minimum(row, cap, out=row)
         np.subtract(row, state, out=step)
         np.multiply(step, gain, out=step)
