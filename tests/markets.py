@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
+import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
+from cryptod.forecast.model import Model
 from cryptod.market import CANDLE, HOUR, NOT_FETCHED, Float64, Panel
 from cryptod.simulator.generator import GeneratedMarket
+from cryptod.store.checkpoints import read_checkpoint
+from cryptod.training import engine
+from cryptod.worker.messages import Batch, BatchDone, BatchFailed, Report, TrainOrder
 
 CUTOFF = 1_672_574_400_000
 """2023-01-01 12:00 UTC."""
@@ -56,3 +64,55 @@ def candles(rows: Sequence[Float64], start: int = CUTOFF) -> Panel:
     """A panel of one coin."""
     values = np.array(rows)[:, None, :]
     return Panel(("A/USDT",), start, values, np.full(values.shape[:2], CANDLE, np.uint8))
+
+
+@dataclass
+class Trained:
+    """What came of a training order: the folder, every report, and the models by batch."""
+
+    root: Path
+    reports: list[Report]
+
+    @property
+    def done(self) -> list[BatchDone]:
+        return [report for report in self.reports if isinstance(report, BatchDone)]
+
+    @property
+    def failed(self) -> list[BatchFailed]:
+        return [report for report in self.reports if isinstance(report, BatchFailed)]
+
+    @property
+    def models(self) -> list[Model]:
+        return [Model.from_checkpoint(done.checkpoint, *read_checkpoint(self.root, done.checkpoint)) for done in self.done]
+
+
+def train(
+    source: Source, root: Path, batches: Sequence[Sequence[str]], *, kind: str = "full", cutoff: int = CUTOFF,
+    champions: dict[str, str] | None = None,
+    months: int = 3, epochs: int = 4, seed: int = 1,
+) -> Trained:  # fmt: skip
+    """Carry out a training order on candles in memory. Few epochs: these tests ask whether it works, not how well."""
+    order = TrainOrder(
+        job=seed, kind=kind, cutoff=cutoff, candles="", checkpoints=str(root),
+        batches=tuple(Batch(number=i, symbols=tuple(symbols)) for i, symbols in enumerate(batches, start=1)),
+        universe=tuple(symbol for symbols in batches for symbol in symbols),
+        champions=champions or {}, timeframe="1h", months_back=months, epochs=epochs, threads=1, seed=seed,
+    )  # fmt: skip
+    found = Trained(root, [])
+    engine.train(order, source, found.reports.append)
+    return found
+
+
+COINS = 8
+HOURS = 3 * engine.MONTH_HOURS
+AHEAD = 48
+
+
+@lru_cache(maxsize=1)
+def world() -> tuple[Source, Trained]:
+    """A market of eight coins and its first models, two batches of four, trained once for all tests."""
+    source = Source(panel(COINS, HOURS, AHEAD))
+    symbols = source.held.symbols
+    folder = tempfile.TemporaryDirectory(prefix="cryptod-test-")
+    atexit.register(folder.cleanup)
+    return source, train(source, Path(folder.name), (symbols[:4], symbols[4:]))

@@ -82,5 +82,6 @@ def test_widths_never_shrink_with_the_horizon() -> None:
     random = np.random.default_rng(0)
     scale, spread = random.uniform(0.5, 2.0, (50, 24)), np.sqrt(np.arange(1.0, 25.0))
     widened = baselines.widening(scale, spread)
-    assert (np.diff(widened * spread, axis=-1) >= -1e-12).all() and (widened >= scale - 1e-12).all()
+    assert (np.diff(widened * spread, axis=-1) >= -1e-12).all()
+    assert (widened >= scale - 1e-12).all()
     assert np.allclose(widened[:, 0], scale[:, 0])

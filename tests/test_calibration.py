@@ -30,8 +30,10 @@ def test_too_narrow_intervals_widen_and_too_wide_ones_narrow_coin_by_coin() -> N
     calibration = Calibration()
     learn(calibration, (1.5, 0.7), 4000)
     factors = calibration.factors(COINS)
-    assert factors[0, 0] == pytest.approx(1.5, rel=0.15) and factors[1, 0] == pytest.approx(0.7, rel=0.15)
-    assert (factors[0] > 1.05).all() and (factors[1] < 0.95).all()
+    assert factors[0, 0] == pytest.approx(1.5, rel=0.15)
+    assert factors[1, 0] == pytest.approx(0.7, rel=0.15)
+    assert (factors[0] > 1.05).all()
+    assert (factors[1] < 0.95).all()
 
 
 def test_calibrated_forecasts_are_left_nearly_alone() -> None:
@@ -45,7 +47,8 @@ def test_one_violent_hour_moves_it_no_more_than_any_other_miss() -> None:
     quantiles = np.broadcast_to(NORMAL, (2, 24, 9)).astype(np.float32)
     one.update(COINS, quantiles, np.full((2, 24), 8.0))
     other.update(COINS, quantiles, np.full((2, 24), 8000.0))
-    assert np.allclose(one.factors(COINS), other.factors(COINS)) and np.log(one.factors(COINS)).max() < 0.01
+    assert np.allclose(one.factors(COINS), other.factors(COINS))
+    assert np.log(one.factors(COINS)).max() < 0.01
 
 
 def test_unknown_outcomes_teach_nothing() -> None:

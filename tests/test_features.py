@@ -82,7 +82,8 @@ def test_missing_last_candles_are_taken_when_they_come() -> None:
     late = panel.status.copy()
     late[280:, 1] = NOT_FETCHED
     state, _ = run(Panel(panel.symbols, panel.start, panel.values, late))
-    assert state.at[1] == panel.start + 280 * HOUR.ms and state.at[0] == panel.end
+    assert state.at[1] == panel.start + 280 * HOUR.ms
+    assert state.at[0] == panel.end
     run(panel, state=state)
     assert same(whole, state)
 
@@ -137,7 +138,8 @@ def test_a_redenomination_is_no_return() -> None:
     panel.values[300:, 0, :4] *= 1000.0
     panel.values[300:, 0, VOLUME] /= 1000.0
     state, rows = run(panel)
-    assert rows.broken[300, 0] and rows.broken.sum() == 1
+    assert rows.broken[300, 0]
+    assert rows.broken.sum() == 1
     assert np.allclose(state.own, plain.own, atol=0.02)
 
 
@@ -146,8 +148,10 @@ def test_a_relisting_after_months_is_no_return() -> None:
     panel.status[300:700] = NOT_FETCHED
     panel.values[700:, 0, :4] *= np.exp(12.0)
     state, rows = run(panel)
-    assert rows.broken[700, 0] and not rows.live[300:700].any()
-    assert np.isfinite(state.own).all() and np.abs(rows.own[700:, 0, COLUMN["shock"]]).max() <= 8.0
+    assert rows.broken[700, 0]
+    assert not rows.live[300:700].any()
+    assert np.isfinite(state.own).all()
+    assert np.abs(rows.own[700:, 0, COLUMN["shock"]]).max() <= 8.0
 
 
 def test_a_halted_coin_s_features_stand_still_and_a_quiet_one_s_do_not() -> None:
@@ -155,9 +159,11 @@ def test_a_halted_coin_s_features_stand_still_and_a_quiet_one_s_do_not() -> None
     panel.status[300:, 0] = NO_TRADE
     panel.values[300:, 0] = np.nan
     state, rows = run(panel)
-    assert rows.live[300 : 300 + HALT_HOURS, 0].all() and not rows.live[300 + HALT_HOURS :, 0].any()
+    assert rows.live[300 : 300 + HALT_HOURS, 0].all()
+    assert not rows.live[300 + HALT_HOURS :, 0].any()
     assert rows.own[310, 0, COLUMN["level_2"]] < rows.own[299, 0, COLUMN["level_2"]] - 2
-    assert state.halted[0] and state.at[0] == panel.end
+    assert state.halted[0]
+    assert state.at[0] == panel.end
     assert np.array_equal(state.own[0], rows.own[299 + HALT_HOURS, 0])
 
 
@@ -193,7 +199,9 @@ def test_a_coin_without_any_candle_stays_empty() -> None:
     panel.status[:, 1] = NOT_FETCHED
     panel.values[:, 1] = np.nan
     state, rows = run(panel)
-    assert state.at[1] == 0 and np.isnan(state.close[1]) and state.count[1] == 0
+    assert state.at[1] == 0
+    assert np.isnan(state.close[1])
+    assert state.count[1] == 0
     assert np.isfinite(rows.own).all()
 
 
@@ -203,7 +211,8 @@ def test_market_terms_are_named_and_drops_are_never_positive() -> None:
     assert terms.shape == (300, 3, len(MARKET))
     assert np.array_equal(terms[..., 0], rows.own[..., OWN.index("level_2")].astype(float))
     drops = [i for i, name in enumerate(MARKET) if name.startswith("drop")]
-    assert (terms[..., drops] <= 0).all() and (terms[..., drops] < 0).any()
+    assert (terms[..., drops] <= 0).all()
+    assert (terms[..., drops] < 0).any()
     assert (terms[..., [i for i, name in enumerate(MARKET) if name.startswith("trend")]] > 0).any()
 
 
@@ -221,7 +230,8 @@ def test_a_season_is_found_where_there_is_one() -> None:
     volume = np.log(true)[:, None] + random.normal(0, 0.1, (4380, 10)) + np.arange(10)
     sums.add(variance, np.ones_like(variance), volume, np.ones(variance.shape, bool))
     season = sums.estimate()
-    assert season.variance.mean() == pytest.approx(1.0) and (season.variance > 0).all()
+    assert season.variance.mean() == pytest.approx(1.0)
+    assert (season.variance > 0).all()
     assert np.corrcoef(season.variance[hour_of_week(times)], true)[0, 1] > 0.97
     assert np.corrcoef(season.volume[hour_of_week(times)], np.log(true))[0, 1] > 0.97
     assert np.allclose(season.ahead()[:, 0], season.variance)

@@ -37,19 +37,23 @@ def test_numpy_and_torch_agree() -> None:
     theirs = network.forward(
         {name: torch.from_numpy(value) for name, value in weights.items()}, torch.from_numpy(inputs), activation=torch.nn.functional.silu
     )
-    assert ours.dtype == np.float32 and np.allclose(ours, theirs.numpy(), atol=1e-5)
+    assert ours.dtype == np.float32
+    assert np.allclose(ours, theirs.numpy(), atol=1e-5)
 
 
 def test_the_correction_is_bounded_whatever_comes_in() -> None:
     weights = {name: value * 100 for name, value in trained().items()}
     found = network.forward(weights, network.standardise(rows() * 1e6, np.zeros(26, np.float32), np.ones(26, np.float32)))
-    assert np.abs(found).max() == network.CLAMP and np.isfinite(found).all()
+    assert np.abs(found).max() == network.CLAMP
+    assert np.isfinite(found).all()
 
 
 def test_there_are_26_inputs_and_one_coin_s_are_the_row_of_all() -> None:
     own, market = RANDOM.normal(size=(5, 4, len(OWN))).astype(np.float32), RANDOM.normal(size=(5, len(MARKET))).astype(np.float32)
     found = network.inputs(own, market)
-    assert network.INPUTS == 26 and found.shape == (5, 4, 26) and found.dtype == np.float32
+    assert network.INPUTS == 26
+    assert found.shape == (5, 4, 26)
+    assert found.dtype == np.float32
     assert np.array_equal(network.inputs(own[2, 1:2], market[2])[0], found[2, 1])
 
 

@@ -88,13 +88,15 @@ def test_the_distribution_passes_through_its_quantiles() -> None:
 
 def test_mean_and_deviation_of_a_normal_are_about_right() -> None:
     mean, deviation = distribution.mean_and_deviation(0.3 + 2.0 * NORMAL)
-    assert mean == pytest.approx(0.3, abs=0.01) and deviation == pytest.approx(2.0, rel=0.04)
+    assert mean == pytest.approx(0.3, abs=0.01)
+    assert deviation == pytest.approx(2.0, rel=0.04)
 
 
 def test_a_flat_distribution_is_neither_up_nor_down() -> None:
     assert distribution.probability_below(np.zeros(9), np.array(0.0)) == pytest.approx(0.5)
     mean, deviation = distribution.mean_and_deviation(np.zeros(9))
-    assert mean == 0 and deviation < 1e-10
+    assert mean == 0
+    assert deviation < 1e-10
 
 
 @given(st.lists(st.floats(-1, 1), min_size=9, max_size=9), st.floats(-2, 2), st.floats(-2, 2))
@@ -104,4 +106,6 @@ def test_the_distribution_function_is_a_distribution_function(values: list[float
     at_low, at_high = (float(distribution.probability_below(quantiles, np.array(x))) for x in (low, high))
     assert 0.0 <= at_low <= at_high + 1e-12 <= 1.0 + 1e-12
     mean, deviation = distribution.mean_and_deviation(quantiles)
-    assert np.isfinite(mean) and np.isfinite(deviation) and deviation >= 0
+    assert np.isfinite(mean)
+    assert np.isfinite(deviation)
+    assert deviation >= 0

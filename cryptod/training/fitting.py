@@ -103,6 +103,8 @@ def assemble(
         residual[part] = window.outcome[part] * np.exp(-0.5 * log_variance - ahead[window.hours[window.row[part]]])
     pool = chosen & ordinary(window)
     residuals = baselines.residual_quantiles(residual[pool])
+    if not (residuals[:, -1] > residuals[:, 0]).all():
+        raise DataError(f"the prices of {len(window.symbols)} coins hardly move", hint="leave coins without trade out of the universe")
     residuals -= residuals[:, QUANTILE_LEVELS.index(0.5), None]
     factors = _factors(window, residual, chosen, residuals)
     location = _location(window, residual, np.flatnonzero(pool), residuals, factors)

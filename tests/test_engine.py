@@ -1,0 +1,207 @@
+"""Training orders from candles to checkpoints: what is trained, what is left out, what fails alone, and what repeats."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from cryptod.forecast.predictor import Predictor
+from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, NOT_FETCHED, OPEN, Panel
+from cryptod.store.candles import CandleStore
+from cryptod.store.checkpoints import read_checkpoint
+from cryptod.training import engine, window
+from cryptod.worker.messages import Batch, Finished, Progress, Report, TrainOrder
+from tests import markets
+from tests.markets import AHEAD, COINS, CUTOFF, HOURS, Source, Trained, train
+
+SOURCE, FIRST = markets.world()
+SYMBOLS = SOURCE.held.symbols
+SERVING = {symbol: done.checkpoint for done, model in zip(FIRST.done, FIRST.models, strict=True) for symbol in model.symbols}
+LATER = CUTOFF + 6 * HOUR.ms
+
+
+def changed(change: Callable[[Panel], None]) -> Source:
+    return Source(markets.panel(COINS, HOURS, AHEAD), change)
+
+
+def same(one: Trained, other: Trained) -> bool:
+    return all(
+        np.array_equal(value, model_b.arrays()[name], equal_nan=value.dtype.kind == "f")
+        for model_a, model_b in zip(one.models, other.models, strict=True)
+        for name, value in model_a.arrays().items()
+    )
+
+
+def test_every_batch_ends_in_a_checkpoint_with_a_verdict() -> None:
+    assert [done.batch for done in FIRST.done] == [1, 2]
+    assert not FIRST.failed
+    for done, model in zip(FIRST.done, FIRST.models, strict=True):
+        assert done.checkpoint == f"{CUTOFF}-full-{done.batch:03d}-1" == model.name
+        assert done.promote
+        assert done.reason
+        assert done.seconds > 0
+        assert not done.left_out
+        assert {"crps_model", "skill_log_har", "t_log_har", "coverage_90", "steps"} <= set(done.figures)
+        assert all(np.isfinite(value) for value in done.figures.values())
+        assert model.cutoff == CUTOFF
+        assert model.kind == "full"
+        assert (model.state.at == CUTOFF).all()
+        meta = read_checkpoint(FIRST.root, done.checkpoint)[1]
+        assert meta["window"] == [CUTOFF - HOURS * HOUR.ms, CUTOFF]
+        assert meta["figures"] == done.figures
+
+
+def test_all_reports_cross_the_process_wall() -> None:
+    for report in FIRST.reports:
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(report), type=Report) == report
+
+
+def test_progress_is_told_at_every_stage() -> None:
+    stages = [report.stage for report in FIRST.reports if isinstance(report, Progress)]
+    assert set(stages) == {"season", "market", "features", "fit", "train", "evaluate", "write", "written"}
+    assert [report.done for report in FIRST.reports if isinstance(report, Progress)][-1] == COINS
+
+
+def test_the_same_order_gives_the_same_models_to_the_last_bit(tmp_path: Path) -> None:
+    assert same(FIRST, train(SOURCE, tmp_path, (SYMBOLS[:4], SYMBOLS[4:])))
+
+
+def test_candles_after_the_cutoff_change_no_model(tmp_path: Path) -> None:
+    def spoil(panel: Panel) -> None:
+        panel.values[HOURS:] *= 7.0
+
+    assert same(FIRST, train(changed(spoil), tmp_path, (SYMBOLS[:4], SYMBOLS[4:])))
+
+
+def test_a_model_knows_the_last_candle(tmp_path: Path) -> None:
+    def spoil(panel: Panel) -> None:
+        panel.values[HOURS - 1, :, 1] *= 1.05
+
+    assert not same(FIRST, train(changed(spoil), tmp_path, (SYMBOLS[:4], SYMBOLS[4:])))
+
+
+def test_an_incremental_update_starts_from_the_champion(tmp_path: Path) -> None:
+    os.symlink(FIRST.root / FIRST.done[0].checkpoint, tmp_path / "ignored")
+    found = train(SOURCE, FIRST.root, (SYMBOLS[:4],), kind="incremental", cutoff=LATER, champions=SERVING, epochs=5, seed=7)
+    champion, model = FIRST.models[0], found.models[0]
+    assert model.kind == "incremental"
+    assert model.cutoff == LATER
+    assert found.done[0].figures["steps"] == 115
+    assert np.array_equal(model.season.variance, champion.season.variance)
+    assert np.array_equal(model.input_mean, champion.input_mean)
+    assert np.array_equal(model.input_scale, champion.input_scale)
+    assert not np.array_equal(model.harx, champion.harx)
+    assert not np.array_equal(model.residuals, champion.residuals)
+    moved = np.abs(model.weights["w1"] - champion.weights["w1"]).max()
+    assert 0 < moved < 0.1
+    assert "champion" in found.done[0].reason
+    assert "skill_champion" in found.done[0].figures
+
+
+def test_an_incremental_update_without_a_champion_trains_anew(tmp_path: Path) -> None:
+    found = train(SOURCE, tmp_path, (SYMBOLS[:4],), kind="incremental", cutoff=LATER, champions={SYMBOLS[0]: "gone"}, seed=8)
+    assert found.done[0].checkpoint == f"{LATER}-full-001-8"
+    assert found.done[0].promote
+
+
+def test_a_worse_challenger_is_written_but_not_promoted(tmp_path: Path) -> None:
+    def spoil(panel: Panel) -> None:
+        # Until two weeks ago prices went a third of the way for the same ranges: intervals learned from that are too narrow today.
+        rows = HOURS - 15 * 24
+        returns = np.diff(np.log(panel.values[: rows + 1, :, CLOSE]), axis=0) / 3
+        close = panel.values[rows, :, OPEN] * np.exp(np.cumsum(returns[::-1], axis=0)[::-1] * -1)
+        opened = np.concatenate([close[:1], close[:-1]])
+        half = 0.5 * np.log(panel.values[:rows, :, HIGH] / panel.values[:rows, :, LOW])
+        middle = np.sqrt(opened * close)
+        panel.values[:rows, :, :4] = np.stack([opened, middle * np.exp(half), middle * np.exp(-half), close], axis=-1)
+
+    found = train(changed(spoil), FIRST.root, (SYMBOLS[:4],), champions=SERVING, cutoff=CUTOFF, seed=9)
+    assert not found.done[0].promote
+    assert "champion" in found.done[0].reason
+    assert found.models[0].symbols == SYMBOLS[:4]
+
+
+def test_a_batch_of_garbage_fails_alone(tmp_path: Path) -> None:
+    def spoil(panel: Panel) -> None:
+        panel.values[:, 0] = np.nan
+        panel.values[:, 1] = -1.0
+        panel.status[:, 2] = NOT_FETCHED
+        panel.values[:, 3] = np.inf
+
+    found = train(changed(spoil), tmp_path, (SYMBOLS[:4], SYMBOLS[4:]))
+    assert [failed.batch for failed in found.failed] == [1]
+    assert [done.batch for done in found.done] == [2]
+    assert "none of its 4 coins" in found.failed[0].error
+    assert found.failed[0].hint
+
+
+def test_odd_coins_are_left_out_with_a_reason_and_spoil_nothing(tmp_path: Path) -> None:
+    def spoil(panel: Panel) -> None:
+        panel.status[: HOURS - 30 * 24, 0] = NOT_FETCHED  # 30 days old
+        panel.status[HOURS - 20 * 24 :, 1] = NOT_FETCHED  # delisted
+        panel.status[:, 2] = NOT_FETCHED
+        panel.values[1000:, 4, :4] *= np.exp(12.0)  # redenominated
+        panel.values[:, 5, :4] = 1.0 + 1e-4 * np.sin(np.arange(HOURS + AHEAD))[:, None]  # flat
+        panel.status[900:1100, 6] = NOT_FETCHED  # halted for a while
+
+    found = train(changed(spoil), tmp_path, (SYMBOLS[:4], SYMBOLS[4:]))
+    assert not found.failed
+    left_out = found.done[0].left_out
+    assert set(left_out) == set(SYMBOLS[:3])
+    assert "too young" in left_out[SYMBOLS[0]]
+    assert "delisted" in left_out[SYMBOLS[1]]
+    assert "no candle" in left_out[SYMBOLS[2]]
+    assert found.models[0].symbols == (SYMBOLS[3],)
+    forecasts = Predictor(found.models).forecast(SYMBOLS[4:], CUTOFF)
+    assert np.isfinite(forecasts.quantiles).all()
+    assert (np.diff(forecasts.quantiles, axis=-1) >= 0).all()
+    assert "pegged" in forecasts.flags[1]
+    assert forecasts.sources[1] == "random_walk"
+    clean = Predictor(FIRST.models).forecast(SYMBOLS[7:], CUTOFF)
+    width = [found.quantiles[-1, -1, -1] - found.quantiles[-1, -1, 0] for found in (forecasts, clean)]
+    assert width[0] == pytest.approx(width[1], rel=0.25)
+
+
+def test_a_batch_of_pegged_coins_is_served_by_their_own_quantiles(tmp_path: Path) -> None:
+    def spoil(panel: Panel) -> None:
+        random = np.random.default_rng(0)
+        panel.values[:, :4, :4] = 1.0 + 1e-4 * random.normal(size=(HOURS + AHEAD, 4, 1))
+
+    found = train(changed(spoil), tmp_path, (SYMBOLS[:4], SYMBOLS[4:]))
+    assert not found.failed
+    forecasts = Predictor(found.models).forecast(SYMBOLS, CUTOFF)
+    assert forecasts.sources[:4] == ("random_walk",) * 4
+    assert forecasts.volatility[:4].max() < 0.01
+    assert np.isfinite(forecasts.quantiles).all()
+
+
+def test_the_market_s_means_take_all_coins_but_the_odd_ones() -> None:
+    assert window.survey(SOURCE.panel((*SYMBOLS, "NEW/USDT"), CUTOFF - HOURS * HOUR.ms, CUTOFF)).left_out == {
+        "NEW/USDT": "no candle in the training window"
+    }
+
+
+def test_run_reads_the_store_and_ends_with_finished(tmp_path: Path) -> None:
+    store = CandleStore.open(tmp_path / "candles", writer=True)
+    for column, symbol in enumerate(SYMBOLS[:4]):
+        panel = SOURCE.held
+        known = np.flatnonzero(panel.status[:, column] == CANDLE)
+        store.write(symbol, panel.open_times[known], panel.values[known, column])
+    store.close()
+    order = TrainOrder(
+        job=1, kind="full", cutoff=CUTOFF, candles=str(tmp_path / "candles"), checkpoints=str(tmp_path / "checkpoints"),
+        batches=(Batch(number=1, symbols=SYMBOLS[:4]),), universe=SYMBOLS[:4], champions={}, timeframe="1h", months_back=3,
+        epochs=1, threads=1, seed=1,
+    )  # fmt: skip
+    reports: list[Report] = []
+    engine.run(order, reports.append)
+    last = reports[-1]
+    assert isinstance(last, Finished)
+    assert last.seconds > 0
+    assert last.peak_rss > 1 << 20
+    assert (tmp_path / "checkpoints" / f"{CUTOFF}-full-001-1" / "weights.safetensors").exists()
