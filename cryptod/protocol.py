@@ -40,6 +40,8 @@ ERROR_CODES: Final = {
     "not_found": "No such job or model.",
     "shutting_down": "The daemon is stopping; connect again.",
     "store": "The store failed (disk full, damaged); the text names the file.",
+    "checkpoint": "A checkpoint is damaged or missing; the text names it.",
+    "data": "The candles do not allow it; the text says why.",
     "internal": "A defect in the daemon; its log has the details.",
 }
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from cryptod.errors import RequestError
 from cryptod.protocol import EVENT_LOST
 from ctl import jobs
-
-if TYPE_CHECKING:
-    from ctl.main import Session
+from ctl.session import Session
 
 PAUSE_S: Final = 2.0
 """Silence after which the job is asked for."""

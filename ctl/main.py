@@ -11,13 +11,14 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, get_type_hints
 
 from cryptod.client import Client
 from cryptod.errors import CryptodError, DaemonUnreachable
 from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, JOB_KINDS, TOP_KEYS
 from ctl import jobs, render
+from ctl.session import Session
 from ctl.terminal import Screen, screen, wrap
 
 DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -29,36 +30,6 @@ class Usage(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(f"{message} ({hint})" if hint else message)
-
-
-class Session:
-    """One connection, one screen, one command line."""
-
-    def __init__(self, client: Client, options: argparse.Namespace, screen: Screen) -> None:
-        self.client, self.options, self.screen = client, options, screen
-
-    def now(self) -> int:
-        """The daemon's clock: a simulated one need not agree with this machine's."""
-        return int(self.client.call("ping")["now"])
-
-    def show(self, reply: Any, page: Callable[[], Iterable[str]]) -> None:
-        """The reply itself with ``--json``, else the page made of it."""
-        if self.options.json:
-            import json
-
-            sys.stdout.write(json.dumps(reply, ensure_ascii=False, indent=2 if self.screen.live else None) + "\n")
-        else:
-            try:
-                text = "\n".join(page())
-            except (KeyError, IndexError, TypeError, ValueError) as error:
-                what = f"the daemon's reply is not understood ({type(error).__name__}: {error})"
-                raise CryptodError(what, hint="are cryptoctl and cryptod of one version? --json shows the reply") from error
-            sys.stdout.write(text + "\n")
-
-    def say(self, text: str) -> None:
-        """A line on standard error that is no part of the answer."""
-        sys.stdout.flush()
-        sys.stderr.write(f"cryptoctl: {text}\n")
 
 
 class Verb(NamedTuple):

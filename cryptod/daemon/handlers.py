@@ -140,7 +140,7 @@ class Handlers:
             near = difflib.get_close_matches(request.kind[:32], JOB_KINDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(JOB_KINDS)}"
             raise RequestError("bad_request", f"kind is {request.kind[:32]!r}", hint=hint)
-        return self._service.enqueue(request.kind, "asked for on the socket").describe()
+        return self._service.enqueue(request.kind, "requested").describe()
 
     def cancel(self, request: JobId, _: Peer) -> dict[str, Any]:
         return self._service.training.cancel(request.job, self._service.clock.now()).describe()
