@@ -87,7 +87,7 @@ def test_who_may_read_may_not_change(daemon: Box) -> None:
     assert refused.returncode == 1
     assert refused.stderr
     assert daemon.run("cryptoctl train full", check=False).returncode == 0
-    assert daemon.run("cryptoctl cache clear", check=False, user="cryptod").returncode == 0
+    assert daemon.run("cryptoctl cache pregenerate", check=False, user="cryptod").returncode == 0
 
 
 def test_a_reload_takes_what_it_can_and_names_the_rest(daemon: Box) -> None:
@@ -155,6 +155,24 @@ def test_a_killed_child_leaves_the_daemon_serving(daemon: Box) -> None:
     assert daemon.show("cryptod", "NRestarts") == "0"
 
 
+def test_a_child_that_the_kernel_takes_for_its_memory_leaves_the_daemon_serving(daemon: Box) -> None:
+    wait_for_forecasts(daemon)
+    before = daemon.show("cryptod", "MainPID")
+    daemon.run("systemctl set-property --runtime cryptod.service MemoryMax=130M")
+    try:
+        job = ask(daemon, "train full")["id"]
+        ended = f"""cryptoctl --json jobs | python3 -c 'import json, sys
+sys.exit(not [job for job in json.load(sys.stdin) if job["id"] == {job} and job["state"] == "failed"])'"""
+        daemon.wait(ended, seconds=60)
+    finally:
+        daemon.run("systemctl set-property --runtime cryptod.service MemoryMax=800M")
+    counters = "/sys/fs/cgroup/{memory/,}system.slice/cryptod.service/memory.{oom_control,events}"
+    assert daemon.run(f"cat {counters} 2>/dev/null | grep -E '^oom_kill [1-9]'").stdout, "the kernel killed nothing"
+    assert daemon.show("cryptod", "MainPID") == before
+    assert daemon.show("cryptod", "ActiveState") == "active"
+    assert len(ask(daemon, "top")) == 5
+
+
 def test_hung_it_is_restarted_by_the_watchdog(daemon: Box) -> None:
     before = daemon.show("cryptod", "MainPID")
     daemon.run(f"kill -STOP {before}")
@@ -167,7 +185,7 @@ def test_hung_it_is_restarted_by_the_watchdog(daemon: Box) -> None:
 
 
 def test_the_watchdog_leaves_an_idle_daemon_alone(daemon: Box) -> None:
-    time.sleep(2.5 * WATCHDOG)
+    time.sleep(1.5 * WATCHDOG)
     assert daemon.show("cryptod", "NRestarts") == "0"
 
 
