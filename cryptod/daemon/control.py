@@ -77,8 +77,9 @@ class ControlServer:
 
     def __init__(self, handlers: Mapping[str, Handler], *, allowed: Callable[[Peer], bool], max_connections: int = MAX_CONNECTIONS) -> None:
         self.dispatch = Dispatch({"subscribe": subscribe, **handlers}, allowed)
+        self.answer = self.dispatch.answer
         self.counts = self.dispatch.counts
-        """requests, errors, malformed, refused_connections, dropped_events, dropped_clients since the start."""
+        """errors, malformed, refused_connections, dropped_events, dropped_clients since the start."""
         self.buffer = bytearray(MAX_REQUEST)
         """All connections read into this one buffer: what stands in it is used or kept before the next read."""
         self.view = memoryview(self.buffer)
@@ -142,6 +143,11 @@ class ControlServer:
         for connection in tuple(self.connections):
             connection.abort()
         await asyncio.sleep(0)
+
+    @property
+    def requests(self) -> int:
+        """How many requests were taken up since the start."""
+        return self.dispatch.requests
 
     # ---------------------------------------------------------------------------------------------- events
 
@@ -245,6 +251,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     @property
     def unsent(self) -> int:
+        """Bytes of replies and events that the client has not taken yet."""
         return self._transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -279,7 +286,9 @@ class _Connection(asyncio.BufferedProtocol):
                 pass  # several requests, half a one, or nonsense
             else:
                 if kind == REQUEST and 0 <= number < 1 << 32:
-                    reply = self._answer(number, method, parameters)
+                    reply = server.answer(number, method, parameters, self.peer)
+                    if type(reply) is not bytes:
+                        reply = self._later(number, method, reply)
                     if reply:
                         self._transport.write(reply)
                     return
@@ -357,10 +366,11 @@ class _Connection(asyncio.BufferedProtocol):
         return self._server.dispatch.failed(None, RequestError("bad_request", text, hint=hint))
 
     def _answer(self, number: int, method: str, parameters: msgspec.Raw) -> bytes:
-        reply = self._server.dispatch.answer(number, method, parameters, self.peer)
-        return reply if isinstance(reply, bytes) else self._later(number, method, reply)
+        reply = self._server.answer(number, method, parameters, self.peer)
+        return reply if type(reply) is bytes else self._later(number, method, reply)
 
-    def _later(self, number: int, method: str, reply: Awaitable[Any]) -> bytes:
+    def _later(self, number: int, method: str, reply: bytes | Awaitable[Any]) -> bytes:
+        assert not isinstance(reply, bytes)
         server = self._server
         if self._pending >= MAX_PENDING or len(server.tasks) >= MAX_TASKS:
             if asyncio.iscoroutine(reply):

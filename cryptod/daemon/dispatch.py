@@ -81,11 +81,13 @@ class Dispatch:
         self.allowed = allowed
         self.stopping = False
         """While it stops, a daemon answers what is read and refuses what would change something."""
+        self.requests = 0
         self.counts: Counter[str] = Counter()
+        """What went wrong, by kind."""
 
     def answer(self, number: int, method: str, parameters: msgspec.Raw, peer: Peer) -> bytes | Awaitable[Any]:
         """The response, or what it has to be waited for; `outcome` makes the response of that."""
-        self.counts["requests"] += 1
+        self.requests += 1
         row = self._rows.get(method)
         if row is None:
             return self.failed(number, _unknown(method, self._rows))
