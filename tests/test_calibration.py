@@ -83,3 +83,23 @@ def test_a_garbled_state_is_refused() -> None:
     for kept in ({}, {"symbols": ["A/USDT"], "theta": np.zeros((2, 24))}, {"symbols": "A", "theta": np.zeros((1, 24))}):
         with pytest.raises(StoreError):
             Calibration.restore(kept)
+
+
+def test_infinities_teach_nothing_and_trouble_nobody() -> None:
+    calibration = Calibration()
+    quantiles = np.broadcast_to(NORMAL, (2, 24, 9)).astype(np.float32).copy()
+    quantiles[0, :, 8] = np.inf
+    outcomes = np.full((2, 24), np.inf)
+    outcomes[0] = 1.0
+    calibration.update(COINS, quantiles, outcomes)
+    assert (calibration.factors(COINS) == 1).all()
+
+
+def test_a_state_with_a_coin_twice_or_without_numbers_is_refused_and_one_out_of_bounds_brought_back() -> None:
+    for symbols, theta in ((["A", "A"], np.zeros((2, 24))), (["A"], np.array([["x"] * 24])), (["A"], np.zeros(24))):
+        with pytest.raises(StoreError):
+            Calibration.restore({"symbols": symbols, "theta": theta})
+    theta = np.zeros((1, 24))
+    theta[0, :3] = (np.nan, 99.0, -np.inf)
+    factors = Calibration.restore({"symbols": ["A"], "theta": theta}).factors(("A",))
+    assert factors[0, :4] == pytest.approx([1.0, np.exp(LIMIT), np.exp(-LIMIT), 1.0])

@@ -9,8 +9,10 @@ from cryptod.errors import CheckpointError
 from cryptod.forecast.features import (
     COLUMN,
     HALT_HOURS,
+    LEVELS,
     MARKET,
     OWN,
+    TRENDS,
     FeatureState,
     Rows,
     absorb,
@@ -18,8 +20,9 @@ from cryptod.forecast.features import (
     scan,
 )
 from cryptod.forecast.season import FLAT, WEEK, Season, SeasonSums, hour_of_week
-from cryptod.market import CLOSE, HIGH, HOUR, LOW, NO_TRADE, NOT_FETCHED, VOLUME, Panel
+from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, NO_TRADE, NOT_FETCHED, OPEN, VOLUME, Float64, Panel
 from tests import markets
+from tests.panels import blank, later, odd, walk
 
 BUSY = Season(1.0 + 0.5 * np.sin(np.arange(WEEK)), 0.1 * np.cos(np.arange(WEEK)))
 
@@ -241,3 +244,146 @@ def test_a_season_is_found_where_there_is_one() -> None:
 
 def test_no_season_where_nothing_is_known() -> None:
     assert SeasonSums(HOUR.ms * np.arange(100, dtype=np.int64)).estimate() is FLAT
+
+
+FIELDS = ("own", "variance", "slow", "log_volume", "close", "live", "broken", "count")
+
+
+def scanned(panel: Panel, rows: int = 512, season: Season = BUSY) -> tuple[FeatureState, dict[str, np.ndarray]]:
+    state = FeatureState.empty(len(panel.symbols))
+    parts = [found for _, found in scan(state, panel, season, rows=rows)]
+    return state, {name: np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS}
+
+
+def identical(one: dict[str, np.ndarray], other: dict[str, np.ndarray], rows: slice = slice(None)) -> bool:
+    return all(np.array_equal(one[name][rows], other[name][rows], equal_nan=name == "close") for name in FIELDS)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 24, 333])
+def test_odd_candles_in_pieces_of_any_size_give_the_same_features_to_the_last_bit(rows: int) -> None:
+    whole_state, whole = scanned(odd(), rows=10_000)
+    state, found = scanned(odd(), rows=rows)
+    assert same(state, whole_state)
+    assert identical(found, whole)
+
+
+@pytest.mark.parametrize("cut", [1, 200, 301, 507, 899])
+def test_no_feature_of_odd_candles_looks_ahead(cut: int) -> None:
+    panel, other = odd(), odd()
+    other.values[cut:] = walk(900, 9, seed=99).values[cut:] * 3.0
+    other.status[cut:] = CANDLE
+    assert identical(scanned(panel)[1], scanned(other)[1], slice(cut))
+
+
+def test_whatever_the_candles_say_no_feature_is_nan_or_without_bounds() -> None:
+    state, found = scanned(odd())
+    for name in ("own", "variance", "slow", "log_volume", "count"):
+        assert np.isfinite(found[name]).all(), name
+    assert np.abs(found["own"]).max() < 200
+    assert np.isnan(state.close[7])
+    assert np.isfinite(np.delete(state.close, 7)).all()
+
+
+def test_coins_at_different_hours_are_each_brought_up_to_date() -> None:
+    panel, ends = walk(400, 3), (1, 250, 390)
+    whole, _ = scanned(panel)
+    parts = [scanned(panel.coins((symbol,)).rows(panel.start, later(panel, at)))[0] for symbol, at in zip(panel.symbols, ends, strict=True)]
+    state = FeatureState.join(parts)
+    assert state.at.tolist() == [later(panel, at) for at in ends]
+    run(panel, state=state)
+    assert same(state, whole)
+
+
+@pytest.mark.parametrize(
+    "candle",
+    [
+        (np.nan, 1.0, 1.0, 1.0, 1.0),
+        (1.0, np.nan, 1.0, 1.0, 1.0),
+        (0.0, 1.0, 0.0, 1.0, 1.0),
+        (np.inf, np.inf, -np.inf, 1.0, 1.0),
+        (1e-310, 1e-310, 1e-310, 1e-310, 1.0),
+        (1e200, 1e200, 1e200, 1e200, 1e200),
+        (1.0, 1e308, 1e-308, 1.0, 1e308),
+    ],
+)
+def test_prices_that_are_none_count_as_not_fetched_and_make_the_coin_late(candle: tuple[float, ...]) -> None:
+    panel, gap = walk(300, 1), walk(300, 1)
+    panel.values[250, 0] = candle
+    blank(gap, 0, slice(250, 251), NOT_FETCHED)
+    assert same(scanned(panel)[0], scanned(gap)[0])
+    assert scanned(panel.rows(panel.start, later(panel, 251)))[0].at[0] == later(panel, 250)
+
+
+def test_a_crash_within_the_day_is_a_move_and_no_break() -> None:
+    panel = walk(400, 1)
+    values = panel.values[:, 0]
+    values[300, LOW] = values[300, CLOSE] = values[300, OPEN] * 0.3
+    values[301:, :VOLUME] *= values[300, CLOSE] / values[301, OPEN]
+    _, found = scanned(panel)
+    assert not found["broken"].any()
+    assert found["own"][300, 0, COLUMN["shock"]] == -8.0
+
+
+def ewma(values: Float64, half_life: float) -> Float64:
+    """The plain definition: the mean of the first values until their number passes what the half-life asks for."""
+    found, average = [], 0.0
+    for i, value in enumerate(values):
+        average += max(1.0 - 0.5 ** (1.0 / half_life), 1.0 / (i + 1)) * (value - average)
+        found.append(average)
+    return np.array(found)
+
+
+def winsorised(raw: Float64) -> Float64:
+    average, kept = 0.0, []
+    for i, given in enumerate(raw):
+        value = given if i < 24 else min(given, max(30.0 * average, 1e-6))
+        average += max(1.0 - 0.5 ** (1 / 168), 1.0 / (i + 1)) * (value - average)
+        kept.append(value)
+    return np.array(kept)
+
+
+def test_every_feature_is_what_the_recipe_says() -> None:
+    panel = walk(700, 1, seed=8)
+    panel.values[500, 0, HIGH] *= 1.5
+    _, found = scanned(panel)
+    o, h, lo, c, v = panel.values[:, 0].T
+    hours = hour_of_week(panel.open_times)
+    factor = BUSY.variance[hours]
+    parkinson = winsorised(np.log(h / lo) ** 2 / (4 * np.log(2)))
+    returns = np.log(c / np.concatenate([o[:1], c[:-1]]))
+    rogers = winsorised(np.log(h / c) * np.log(h / o) + np.log(lo / c) * np.log(lo / o))
+    squares = winsorised(returns**2)
+    volume = np.log(v * c + 1.0) - BUSY.volume[hours]
+    before = np.concatenate([[0.0], ewma(parkinson / factor, 24)[:-1]]) + 1e-9
+    shock = np.clip(returns / np.sqrt(factor * before), -8, 8)
+    shock[0] = 0.0
+    expected = {f"level_{k}": np.log(ewma(parkinson / factor, k) + 1e-9) for k in LEVELS}
+    expected |= {f"range_{k}": np.log(ewma(rogers / factor, k) + 1e-9) for k in (2, 12)}
+    expected |= {f"square_{k}": np.log(ewma(squares / factor, k) + 1e-9) for k in (4, 24, 168)}
+    expected |= {f"volume_{k}": np.clip(ewma(volume, k) - ewma(volume, 336), -4, 4) for k in (1, 6, 24)}
+    expected |= {"shock": shock, "raw_24": np.log(ewma(parkinson, 24) + 1e-9)}
+    for k in TRENDS:
+        average, trend = 0.0, []
+        for value in shock:
+            average += (1.0 - 0.5 ** (1 / k)) * (value - average)
+            trend.append(average * np.sqrt(k))
+        expected[f"trend_{k}"] = np.array(trend)
+    assert set(expected) == set(OWN)
+    assert parkinson[500] < np.log(h / lo)[500] ** 2 / (4 * np.log(2)), "the bad print is cut, or it says nothing"
+    for name, values in expected.items():
+        assert found["own"][:, 0, COLUMN[name]] == pytest.approx(values, abs=2e-5), name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("slow", np.full_like(FeatureState.empty(2).slow, -1.0)),
+        ("winsor", np.full((3, 2), -1e-9)),
+        ("close", np.array([0.0, 1.0])),
+        ("close", np.array([np.inf, 1.0])),
+        ("at", np.zeros(2)),
+    ],
+)
+def test_a_state_that_no_candles_lead_to_is_refused(name: str, value: np.ndarray) -> None:
+    with pytest.raises(CheckpointError, match="feature state"):
+        FeatureState.from_arrays(FeatureState.empty(2).arrays() | {name: value}, 2)

@@ -122,3 +122,30 @@ def test_coins_that_move_together_are_not_counted_as_independent() -> None:
     _, t = compare(series + noise + 0.0001, series, POOL)
     _, single = compare((series + noise + 0.0001)[:, :1], series[:, :1], POOL[:1])
     assert np.isclose(t, single)
+
+
+def test_a_coin_without_outcomes_does_not_count_as_intervals_that_never_held() -> None:
+    challenger, champion = evaluation(0.99), evaluation(1.0, seed=6)
+    for values in (*challenger.losses.values(), *champion.losses.values()):
+        values[:, :2] = np.nan
+    for shares in (*challenger.coverage.values(), *champion.coverage.values()):
+        shares[:2] = np.nan
+    verdict = judge(challenger, champion, POOL)
+    assert verdict.promote
+    assert np.isclose(verdict.figures["coverage_90"], 90.0)
+
+
+def test_where_there_is_no_outcome_at_all_nothing_is_decided_against_the_model() -> None:
+    challenger = evaluation()
+    for values in (*challenger.losses.values(), *challenger.coverage.values()):
+        values[:] = np.nan
+    verdict = judge(challenger, None, POOL)
+    assert verdict.promote
+    assert not verdict.source.any()
+    assert all(np.isfinite(value) for value in verdict.figures.values())
+
+
+def test_one_violent_hour_takes_no_coin_from_the_model() -> None:
+    challenger = evaluation(1.0, log_har=1.03)
+    challenger.losses["model"][77, 5] += 5.0
+    assert not judge(challenger, None, POOL).source.any()

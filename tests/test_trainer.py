@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from cryptod.forecast import network
 from cryptod.market import Float32, Int64
@@ -80,3 +81,48 @@ def test_an_incremental_update_is_timid() -> None:
     size = np.sqrt(sum((before[name] ** 2).sum() for name in before))
     assert trainer.timid_plan(5, 0).steps == 115
     assert 0 < moved < 0.15 * size
+
+
+def test_rows_outside_of_the_training_set_teach_nothing() -> None:
+    changed, other = X.copy(), Y.copy()
+    changed[5000:5500] += 1.0
+    other[5000:5500] *= -3.0
+    plan = Plan(steps=60, rate=1e-3, seed=7, early_stop=False)
+    one, same = (trainer.train(network.initial(1), x, y, LEARN, np.arange(5500, 6000), plan) for x, y in ((X, Y), (changed, other)))
+    assert all(np.array_equal(one.weights[name], same.weights[name]) for name in one.weights)
+
+
+def test_residuals_that_are_nan_do_not_replace_sound_weights() -> None:
+    spoilt = Y.copy()
+    spoilt[: LEARN[-1] : 7] = np.nan
+    found = run(600, residual=spoilt)
+    assert found.steps < 600
+    network.check(found.weights)
+
+
+def test_the_optimizer_is_torch_s_adamw_with_clipped_gradients_step_for_step() -> None:
+    random = torch.Generator().manual_seed(1)
+    start = torch.randn(500, generator=random)
+    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    hand, reference = trainer._AdamW(ours), torch.optim.AdamW([theirs], lr=1e-3, weight_decay=0.1)
+    for step in range(1, 201):
+        gradient = torch.randn(500, generator=random) * (10.0 if step % 3 == 0 else 0.01)
+        rate = 1e-3 * trainer._schedule(step, 200)
+        theirs.grad = gradient.clone()
+        torch.nn.utils.clip_grad_norm_([theirs], 1.0)
+        reference.param_groups[0]["lr"] = rate
+        reference.step()
+        hand.step(gradient, rate)
+        assert float((ours - theirs).detach().abs().max()) < 1e-6, step
+    assert float((ours - start).detach().abs().max()) > 1e-2, "or it says nothing"
+
+
+@pytest.mark.parametrize("steps", [1, 3, 60, 600])
+def test_the_rate_warms_up_and_dies_away(steps: int) -> None:
+    rates = [trainer._schedule(step, steps) for step in range(1, steps + 1)]
+    assert 0 < max(rates) <= 1.0
+    assert min(rates) >= 0.0
+    if steps > 4:
+        assert rates[0] < 0.2
+        assert rates[-1] < 0.01
+        assert rates.index(max(rates)) <= steps // 4
