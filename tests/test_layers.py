@@ -1,166 +1,219 @@
-"""The laws of the house: who may import whom, each law with its reason. Read from the sources, not by running them."""
-
-from __future__ import annotations
+"""The floors and the laws of imports, read from the source: imports go down only, and heavy things stay where they belong."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).parent.parent
 
-FLOORS: dict[str, int] = {
-    "cryptod.errors": 0,
-    "cryptod.market": 0,
-    "cryptod.clock": 0,
-    "cryptod.logs": 0,
-    "cryptod.protocol": 1,
-    "cryptod.settings": 1,
-    "cryptod.config": 1,
-    "cryptod.store": 1,
-    "cryptod.simulator": 1,
-    "cryptod.forecast": 2,
-    "cryptod.ingest": 2,
-    "cryptod.worker.messages": 1,
-    "cryptod.training": 3,
-    "cryptod.worker": 4,
-    "cryptod.daemon": 5,
-    "cryptod.__main__": 6,
-}
-"""Imports go down, or stay on their floor within one package."""
+FLOORS: tuple[tuple[str, ...], ...] = (
+    # A module belongs to the longest name that fits; it may import its own part and the floors below.
+    ("cryptod.__main__",),
+    ("cryptod.daemon",),
+    ("cryptod.worker", "cryptod.backtest"),
+    ("cryptod.training",),
+    ("cryptod.forecast", "cryptod.ingest"),
+    ("cryptod.store", "cryptod.config", "cryptod.simulator"),
+    ("cryptod.settings", "cryptod.worker.messages", "cryptod.logs"),
+    ("cryptod.market", "cryptod.clock", "cryptod.protocol"),
+    ("cryptod.errors", "cryptod"),
+)
+CLIENT_FLOORS: tuple[tuple[str, ...], ...] = (
+    ("ctl",),
+    ("cryptod.client", "cryptod.asyncclient"),
+    ("cryptod.calls",),
+    ("cryptod.replies", "cryptod.protocol"),
+    ("cryptod.errors", "cryptod"),
+)
 
-CLIENT = ("cryptod.client", "cryptod.asyncclient", "cryptod.calls", "cryptod.replies")
 
-ONLY_HERE = {
-    "ccxt": (("cryptod.ingest.exchange",), "an exchange's oddities are translated in one place"),
-    "lmdb": (("cryptod.store",), "transactions and their errors have one owner"),
-    "torch": (("cryptod.training",), "the daemon stays small: torch lives in the children"),
-    "safetensors": (("cryptod.store",), "checkpoints have one reader and one writer"),
-    "aiohttp": (("cryptod.simulator", "cryptod.ingest.exchange"), "nobody else speaks HTTP"),
-    "schedule": (("cryptod.daemon.service",), "it reckons in naive local time, and is fenced in"),
-}
+class Law(NamedTuple):
+    """Only modules whose names begin with one of ``homes`` may import ``package``."""
+
+    package: str
+    homes: tuple[str, ...]
+    reason: str
+
+
+LAWS = (
+    Law("ccxt", ("cryptod.ingest.exchange",), "its exceptions are translated, and its oddities known, in one file"),
+    Law("lmdb", ("cryptod.store",), "transactions, map growth and full disks are dealt with in one place"),
+    Law("torch", ("cryptod.training",), "it costs 190 MB: only the training child pays them, and gives them back"),
+    Law("safetensors", ("cryptod.store",), "weights are read where their checksums are verified"),
+    Law("sdnotify", ("cryptod.__main__",), "the service is handed a notifier; tests hand it a fake"),
+    Law(
+        "aiohttp",
+        ("cryptod.simulator", "cryptod.ingest.exchange"),
+        "the daemon opens no port; under ccxt, its errors are known where ccxt's are",
+    ),
+    Law("schedule", ("cryptod.daemon.service",), "one place dispatches periodic work"),
+    Law("rich", ("ctl",), "drawing is the client's business"),
+    Law("multiprocessing", ("cryptod.worker",), "there is one process wall"),
+    Law("pickle", (), "loading one runs what it says"),
+    Law("marshal", (), "as pickle"),
+    Law("shelve", (), "as pickle"),
+    Law("dill", (), "as pickle"),
+    Law("joblib", (), "as pickle"),
+    Law("cryptod.config", ("cryptod.__main__", "cryptod.daemon"), "every class takes the plain values that it needs"),
+    Law("cryptod.worker.pool", ("cryptod.daemon",), "only the daemon starts children"),
+    Law("cryptod.simulator", ("cryptod.__main__",), "the product must not lean on its own test rig"),
+)
+
+CLIENT_MAY = {"msgpack", "rich", *sys.stdlib_module_names}
+"""All that `cryptoctl` and `cryptod.client` import from elsewhere; rich only when it draws."""
+
+
+class Import(NamedTuple):
+    module: str
+    """Who imports."""
+    target: str
+    """What: ``cryptod.market`` for ``from cryptod.market import HOUR``, ``cryptod.store.jobs`` for ``from cryptod.store import jobs``."""
+    runs: bool
+    """False under TYPE_CHECKING."""
+    lazy: bool
+    """Within a function."""
+    line: int
 
 
 def modules() -> dict[str, Path]:
     found = {}
     for package in ("cryptod", "ctl"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-            found[name] = path
+        for path in (ROOT / package).rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
     return found
 
 
 MODULES = modules()
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file names in an import, wherever in the file it stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute here"
-            assert node.module is not None
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield whole if whole in MODULES else node.module
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":  # by name: what can be read of it
-            text = ast.unparse(node.args[0])
-            yield from (library for library in ("ccxt", "torch", "lmdb") if library in text)
+def _imports(module: str, path: Path) -> Iterator[Import]:
+    def walk(node: ast.AST, runs: bool, lazy: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(module, alias.name, runs, lazy, child.lineno)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}:{child.lineno}: relative imports hide the floor"
+                source = child.module or ""
+                for alias in child.names:
+                    inner = f"{source}.{alias.name}"
+                    yield Import(module, inner if inner in MODULES else source, runs, lazy, child.lineno)
+            else:
+                checking = isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+                inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                yield from walk(child, runs and not checking, lazy or inside)
+
+    yield from walk(ast.parse(path.read_text()), True, False)
 
 
-GRAPH = {name: sorted(set(imports(path))) for name, path in MODULES.items()}
+IMPORTS = [found for name, path in MODULES.items() for found in _imports(name, path)]
 
 
-def within(name: str, package: str) -> bool:
-    return name == package or name.startswith(f"{package}.")
+def within(name: str, part: str) -> bool:
+    return name == part or name.startswith(part + ".")
 
 
-def floor(name: str) -> tuple[str, int] | None:
-    return next(((package, level) for package, level in FLOORS.items() if within(name, package)), None)
+def floor(module: str, floors: tuple[tuple[str, ...], ...]) -> tuple[int, str] | None:
+    """(Number of the floor from the top, the part that the module belongs to), or None if it stands on none."""
+    fits = [(len(part), number, part) for number, parts in enumerate(floors) for part in parts if within(module, part)]
+    if not fits:
+        return None
+    _, number, part = max(fits)
+    return None if part == "cryptod" and module != part else (number, part)
 
 
-def test_imports_go_down_or_stay_within_one_package() -> None:
+def test_every_module_stands_on_a_floor() -> None:
+    assert [name for name in MODULES if floor(name, FLOORS) is None and floor(name, CLIENT_FLOORS) is None] == []
+
+
+@pytest.mark.parametrize("floors", [FLOORS, CLIENT_FLOORS], ids=["daemon", "client"])
+def test_imports_go_down_only(floors: tuple[tuple[str, ...], ...]) -> None:
     wrong = []
-    for name, targets in GRAPH.items():
-        here = floor(name)
-        for target in targets:
-            there = floor(target)
-            if here is None or there is None or here[0] == there[0]:
-                continue
-            if there[1] > here[1]:
-                wrong.append(f"{name} -> {target}")
+    for found in IMPORTS:
+        here, there = floor(found.module, floors), floor(found.target, floors)
+        if here is None or not (within(found.target, "cryptod") or within(found.target, "ctl")):
+            continue
+        # Neighbours on one floor may name each other's types, and nothing more.
+        if there is None or (there[1] != here[1] and (there[0] < here[0] or (there[0] == here[0] and found.runs))):
+            wrong.append(f"{found.module}:{found.line} imports {found.target}")
     assert wrong == []
 
 
-def test_there_is_no_circle_of_imports() -> None:
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.package)
+def test_a_package_is_imported_only_where_it_belongs(law: Law) -> None:
+    wrong = [
+        f"{found.module}:{found.line}"
+        for found in IMPORTS
+        if within(found.target, law.package) and not any(within(found.module, home) for home in (*law.homes, law.package))
+    ]
+    assert wrong == [], f"only {law.homes or 'nobody'} may import {law.package}: {law.reason}"
+
+
+def test_the_clock_is_read_where_time_comes_from_only() -> None:
+    allowed = {"cryptod.clock", "cryptod.daemon.service"}
+    """The service compares the machine's clock with its monotonic one, to notice that somebody stepped it."""
+    wrong = []
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.time", "time.time_ns", "datetime.now", "datetime.utcnow"):
+                wrong += [f"{name}:{node.lineno}"] if name not in allowed and not within(name, "ctl") else []
+    assert wrong == []
+
+
+def test_there_is_no_import_circle() -> None:
+    graph: dict[str, set[str]] = {name: set() for name in MODULES}
+    for found in IMPORTS:
+        if found.runs and found.target in MODULES and found.target != found.module:
+            graph[found.module].add(found.target)
     done: set[str] = set()
 
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, f"circle: {' -> '.join((*path[path.index(name) :], name))}"
-        if name in done:
-            return
-        for target in GRAPH[name]:
-            if target in MODULES and target != name:
-                visit(target, (*path, name))
-        done.add(name)
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail[trail.index(name) :], name))
+        if name not in done:
+            for target in sorted(graph[name]):
+                visit(target, (*trail, name))
+            done.add(name)
 
-    for name in GRAPH:
+    for name in graph:
         visit(name, ())
 
 
-@pytest.mark.parametrize("library", ONLY_HERE)
-def test_a_library_has_one_owner(library: str) -> None:
-    owners, why = ONLY_HERE[library]
-    users = [name for name, targets in GRAPH.items() if any(within(target, library) for target in targets)]
-    assert users, f"nobody imports {library} any more: take it out of the table"
-    assert [name for name in users if not any(within(name, owner) for owner in owners)] == [], why
+def test_the_client_needs_the_standard_library_and_msgpack_only() -> None:
+    wanted = {name for name in MODULES if floor(name, CLIENT_FLOORS)}
+    wrong = []
+    for found in IMPORTS:
+        if found.module in wanted and not found.target.startswith(("cryptod", "ctl")):
+            package = found.target.split(".")[0]
+            if package not in CLIENT_MAY or (package == "rich" and not found.lazy):
+                wrong.append(f"{found.module}:{found.line} imports {found.target}")
+    assert wrong == []
 
 
-def test_only_the_service_its_parts_and_main_read_the_configuration() -> None:
-    users = [name for name, targets in GRAPH.items() if "cryptod.config" in targets]
-    assert [name for name in users if not (within(name, "cryptod.daemon") or name == "cryptod.__main__")] == []
+def loaded_by(statement: str) -> set[str]:
+    """The top-level packages in a fresh interpreter after a statement."""
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.split()}
 
 
-def test_cryptoctl_and_the_client_need_the_standard_library_and_msgpack_only() -> None:
-    """cryptoctl must start fast, and on a machine where everything else is broken."""
-    allowed = {*CLIENT, "cryptod", "cryptod.protocol", "cryptod.errors", "msgpack"}
-    for name in [*CLIENT, *(name for name in MODULES if within(name, "ctl"))]:
-        foreign = [
-            target
-            for target in GRAPH[name]
-            if target not in allowed and not within(target, "ctl") and target.split(".")[0] not in sys.stdlib_module_names
-        ]
-        assert foreign == [], name
-
-
-def test_the_clock_is_read_in_one_place_below_the_service() -> None:
-    """Time is an argument: a simulated week passes through the same code."""
-    readers = []
-    for name, path in MODULES.items():
-        if within(name, "cryptod.daemon") or within(name, "ctl") or name in ("cryptod.clock", "cryptod.logs", *CLIENT):
-            continue
-        text = path.read_text()
-        if "time.time(" in text or "time_ns(" in text or "datetime.now(" in text or "utcnow(" in text:
-            readers.append(name)
-    assert readers == []
-
-
-def loaded(statement: str) -> set[str]:
-    """The modules that a fresh interpreter has loaded after a statement."""
-    code = f"{statement}; import sys; print(' '.join(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    return set(result.stdout.split())
-
-
-def test_importing_the_daemon_loads_neither_torch_nor_ccxt_nor_pandas() -> None:
-    found = loaded("import cryptod.daemon.service, cryptod.daemon.handlers, cryptod.worker.pool")
-    assert found.isdisjoint({"torch", "ccxt", "pandas", "aiohttp", "rich"})
-
-
-def test_importing_the_client_loads_neither_numpy_nor_asyncio() -> None:
-    found = loaded("import ctl.main, cryptod.client")
-    assert found.isdisjoint({"numpy", "asyncio", "msgspec", "structlog", "psutil"})
+@pytest.mark.parametrize(
+    ("statement", "never"),
+    [
+        ("import cryptod.daemon.service", {"torch", "ccxt", "pandas", "aiohttp", "rich"}),
+        ("import cryptod.worker.pool", {"torch", "ccxt", "pandas", "numpy", "lmdb"}),
+        ("import cryptod.worker.child", {"torch", "ccxt", "pandas"}),
+        ("import cryptod.ingest.collector", {"torch", "pandas"}),
+        ("import cryptod.__main__", {"torch", "ccxt", "pandas", "numpy", "lmdb", "aiohttp"}),
+        ("import cryptod", {"numpy", "msgspec", "msgpack"}),
+        ("import cryptod.client", {"numpy", "msgspec", "torch", "lmdb", "rich", "structlog"}),
+        ("import ctl.main", {"numpy", "msgspec", "torch", "lmdb", "rich", "structlog"}),
+    ],
+)
+def test_importing_loads_nothing_that_is_not_needed(statement: str, never: set[str]) -> None:
+    assert loaded_by(statement) & never == set()
