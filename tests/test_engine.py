@@ -10,8 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from cryptod.errors import StoreError
 from cryptod.forecast.predictor import Predictor
+from cryptod.forecast.scores import pooled_crps
 from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, NOT_FETCHED, OPEN, Panel
+from cryptod.simulator.folder import FolderMarket
 from cryptod.store.candles import CandleStore
 from cryptod.store.checkpoints import read_checkpoint
 from cryptod.training import engine, window
@@ -205,3 +208,81 @@ def test_run_reads_the_store_and_ends_with_finished(tmp_path: Path) -> None:
     assert last.seconds > 0
     assert last.peak_rss > 1 << 20
     assert (tmp_path / "checkpoints" / f"{CUTOFF}-full-001-1" / "weights.safetensors").exists()
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_no_byte_on_disk_depends_on_candles_after_the_cutoff_or_on_when_it_was_written(tmp_path: Path) -> None:
+    def spoil(panel: Panel) -> None:
+        panel.values[HOURS:] *= 7.0
+        panel.status[HOURS:, ::2] = NOT_FETCHED
+
+    train(SOURCE, tmp_path / "one", (SYMBOLS[:4], SYMBOLS[4:]))
+    train(changed(spoil), tmp_path / "other", (SYMBOLS[:4], SYMBOLS[4:]))
+    assert files(tmp_path / "one")
+    assert files(tmp_path / "one") == files(tmp_path / "other")
+
+
+def test_a_cutoff_within_an_hour_is_that_of_the_last_candle_closed(tmp_path: Path) -> None:
+    found = train(SOURCE, tmp_path, (SYMBOLS[:4], SYMBOLS[4:]), cutoff=CUTOFF + 59 * 60_000)
+    assert same(FIRST, found)
+
+
+def test_its_forecasts_beat_the_random_walk_on_hours_that_nobody_had_seen() -> None:
+    predictor, gains = Predictor(FIRST.models), []
+    for cutoff in range(CUTOFF + HOUR.ms, CUTOFF + (AHEAD - 24) * HOUR.ms + 1, 3 * HOUR.ms):
+        predictor.advance(SOURCE.panel(SYMBOLS, CUTOFF, cutoff))
+        found = predictor.forecast(SYMBOLS, cutoff)
+        outcomes = np.log(SOURCE.panel(SYMBOLS, cutoff, cutoff + 24 * HOUR.ms).values[:, :, CLOSE]).T - np.log(found.close)[:, None]
+        assert np.isfinite(outcomes).all()
+        usual, ours = pooled_crps(found.references["random_walk"], outcomes), pooled_crps(found.quantiles, outcomes)
+        gains.append(1.0 - ours.mean() / usual.mean())
+    assert len(gains) >= 4
+    assert np.mean(gains) > -0.02
+
+
+def test_prices_beyond_all_measure_spoil_neither_their_coin_nor_the_others(tmp_path: Path) -> None:
+    def spoil(panel: Panel) -> None:
+        panel.values[800, 0] = (1e-290, 1e290, 1e-290, 1e290, 1e290)
+        panel.values[801, 0] = (1e-25, 1e25, 1e-25, 1e25, 1e300)
+        panel.values[900:920, 1] = 0.0
+        panel.values[950, 2, CLOSE] = np.nan
+
+    found = train(changed(spoil), tmp_path, (SYMBOLS[:4], SYMBOLS[4:]))
+    assert not found.failed
+    forecasts = Predictor(found.models).forecast(SYMBOLS, CUTOFF)
+    assert np.isfinite(forecasts.quantiles).all()
+    assert np.abs(forecasts.quantiles).max() < 1.0
+
+
+def test_a_batch_of_coins_that_stand_still_fails_alone(tmp_path: Path) -> None:
+    def spoil(panel: Panel) -> None:
+        panel.values[:, :4, :4] = 1.0
+
+    found = train(changed(spoil), tmp_path, (SYMBOLS[:4], SYMBOLS[4:]))
+    assert [failed.batch for failed in found.failed] == [1]
+    assert [done.batch for done in found.done] == [2]
+
+
+def test_a_store_that_is_not_there_ends_the_order_at_once(tmp_path: Path) -> None:
+    order = TrainOrder(
+        job=1, kind="full", cutoff=CUTOFF, candles=str(tmp_path / "nowhere"), checkpoints=str(tmp_path / "checkpoints"),
+        batches=(Batch(number=1, symbols=SYMBOLS[:4]),), universe=SYMBOLS[:4], champions={}, timeframe="1h", months_back=3,
+        epochs=1, threads=1, seed=1,
+    )  # fmt: skip
+    with pytest.raises(StoreError):
+        engine.run(order, lambda report: None)
+
+
+@pytest.mark.skipif("CRYPTOD_CANDLES" not in os.environ, reason="CRYPTOD_CANDLES names no folder of real candles")
+def test_real_candles_are_trained_on_and_the_model_beats_the_random_walk(tmp_path: Path) -> None:
+    symbols = ("BTC/USDT", "ETH/USDT", "ADA/USDT", "XRP/USDT")
+    market = FolderMarket(Path(os.environ["CRYPTOD_CANDLES"]), symbols)
+    cutoff = 1_664_582_400_000  # 2022-10-01
+    source = Source(market.panel(symbols, cutoff - 4 * engine.MONTH_HOURS * HOUR.ms, cutoff))
+    found = train(source, tmp_path, (symbols,), cutoff=cutoff, months=4, epochs=50)
+    assert found.done[0].promote
+    assert found.done[0].figures["skill_random_walk"] > 0
+    assert 82 < found.done[0].figures["coverage_90"] < 97

@@ -14,7 +14,7 @@ from cryptod.errors import CheckpointError, DataError
 from cryptod.forecast import distribution
 from cryptod.forecast.baselines import REFERENCES
 from cryptod.forecast.calibration import Calibration
-from cryptod.forecast.features import FeatureState, scan
+from cryptod.forecast.features import FeatureState, market_terms, scan
 from cryptod.forecast.model import SOURCES, Model
 from cryptod.forecast.predictor import Forecasts, Predictor
 from cryptod.market import CLOSE, HOUR, NO_TRADE, NOT_FETCHED, QUANTILE_LEVELS, Panel
@@ -283,3 +283,82 @@ def _seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+def test_the_market_s_mean_leaves_out_the_halted_the_silent_the_pegged_and_the_young() -> None:
+    panel = ahead(40)
+    panel.status[5:, 0] = NO_TRADE  # halted
+    panel.status[5:, 1] = NOT_FETCHED  # silent for longer than a day
+    panel.values[5:, :2] = np.nan
+    models = [replace(MODELS[0], pegged=np.array([False, False, True, False])), MODELS[1]]
+    young = MODELS[1].state.coins(np.arange(4))
+    young.count[0] = 10.0
+    models[1] = replace(MODELS[1], state=young)
+    predictor = advanced(panel, models)
+    cutoff = CUTOFF + 40 * HOUR.ms
+    kept = [3, 5, 6, 7]
+    state = FeatureState.empty(8)
+    whole = SOURCE.panel(SYMBOLS, CUTOFF - HOURS * HOUR.ms, cutoff)
+    for _ in scan(state, whole, MODELS[0].season):
+        pass
+    expected = market_terms(state.own[kept]).mean(axis=0)
+    assert np.allclose(predictor.market(cutoff), expected, atol=1e-5)
+
+
+def test_a_coin_fetched_ahead_of_the_others_is_not_the_market() -> None:
+    panel = ahead(5)
+    panel.status[-1, 1:] = NOT_FETCHED
+    panel.values[-1, 1:] = np.nan
+    predictor = advanced(panel)
+    last = CUTOFF + 5 * HOUR.ms
+    own = np.concatenate([group.state.own for group in predictor._groups])
+    assert np.allclose(predictor.market(last), market_terms(own).mean(axis=0), atol=1e-5)
+    apart = predictor.forecast(SYMBOLS, last)
+    assert np.array_equal(["late" in flags for flags in apart.flags], [False] + [True] * 7)
+    behind = advanced(ahead(4)).market(last - HOUR.ms)
+    assert np.abs(predictor.market(last) - behind).max() < 0.3, "seven of eight have not moved"
+
+
+def test_nothing_is_forecast_where_nothing_is_asked() -> None:
+    found = Predictor(MODELS).forecast((), CUTOFF)
+    assert found.quantiles.shape == (0, 24, 9)
+    assert found.flags == ()
+
+
+def test_a_coin_that_never_traded_is_refused() -> None:
+    state = MODELS[0].state.coins(np.arange(4))
+    state.close[2] = np.nan
+    with pytest.raises(DataError, match="never traded"):
+        Predictor([replace(MODELS[0], state=state)]).forecast(SYMBOLS[:4], CUTOFF)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("factors", lambda a: -a),
+        ("input_scale", lambda a: a * 0),
+        ("limit", lambda a: a * 0),
+        ("rest", lambda a: -a),
+        ("location", lambda a: a[:, :-1]),
+        ("state.close", lambda a: a * 0),
+        ("state.winsor", lambda a: -a),
+    ],
+)
+def test_a_scale_that_is_none_is_refused(name: str, change: Callable[[np.ndarray], Any]) -> None:
+    arrays, meta = spoil(name, change)
+    with pytest.raises(CheckpointError):
+        Model.from_checkpoint("spoilt", arrays, meta)
+
+
+def test_a_checkpoint_with_a_coin_twice_or_with_none_is_refused() -> None:
+    arrays, meta = read_checkpoint(TRAINED.root, MODELS[0].name)
+    for symbols in ([SYMBOLS[0], SYMBOLS[0], *SYMBOLS[2:4]], []):
+        with pytest.raises(CheckpointError):
+            Model.from_checkpoint("twice", arrays, meta | {"symbols": symbols})
+
+
+def test_calibration_that_differs_from_horizon_to_horizon_crosses_no_quantiles() -> None:
+    calibration = Calibration.restore({"symbols": list(SYMBOLS), "theta": np.random.default_rng(1).uniform(-1.5, 1.5, (8, 24))})
+    found = Predictor(MODELS, calibration).forecast(SYMBOLS, CUTOFF)
+    assert (np.diff(found.quantiles, axis=-1) >= 0).all()
+    assert np.isfinite(found.volatility).all()
