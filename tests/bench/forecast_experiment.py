@@ -104,11 +104,11 @@ def score(folder: Folder, models: list[Model], start: int, first: int, last: int
     recorded = []
     for model in models:
         panel = folder.panel(model.symbols, start, last)
-        state, own, close = FeatureState.empty(len(model.symbols)), [], []
+        state, seen = FeatureState.empty(len(model.symbols)), []
         for part, rows in scan(state, panel, model.season):
             sums.add(part, rows.own, rows.live & (rows.count >= WARM_HOURS) & ~model.pegged)
-            own.append(rows.own)
-        recorded.append(np.concatenate(own)[(first - start) // HOUR.ms - 1 : -1])
+            seen.append(rows.own)
+        recorded.append(np.concatenate(seen)[(first - start) // HOUR.ms - 1 : -1])
     market = sums.means()[(first - start) // HOUR.ms - 1 : -1]
     cutoffs = np.arange(first, last, HOUR.ms)
     week = hour_of_week(cutoffs)
