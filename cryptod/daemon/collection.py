@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from cryptod.config import Config
 from cryptod.daemon.records import Records
-from cryptod.errors import WorkerError
+from cryptod.errors import StoreError, WorkerError
 from cryptod.logs import get_logger
 from cryptod.market import TIMEFRAMES
 from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report
@@ -51,6 +51,8 @@ class Collection:
         """The boundary that the last attempt, successful or not, was made for: training does not wait for longer than that."""
         self.failed: dict[str, str] = {}
         self.error = ""
+        self.store_failed = False
+        """Whether ``error`` is about the candle store, not about the exchange."""
         self.running = False
         self.progress: Progress | None = None
         self.last: CollectDone | None = None
@@ -83,6 +85,16 @@ class Collection:
         return self.wants_selection or (bool(self.failed) and not waiting) or self.boundary(now) > self.collected_to
 
     @property
+    def exchange_error(self) -> str:
+        """Why the exchange could not be asked the last time, or nothing."""
+        return "" if self.store_failed else self.error
+
+    @property
+    def store_error(self) -> str:
+        """Why the candles could not be written the last time, or nothing."""
+        return self.error if self.store_failed else ""
+
+    @property
     def retry_in(self) -> float:
         """Real seconds until a failed collection is tried again, 0 when nothing failed."""
         return max(0.0, self._retry_at - self._monotonic()) if self._failures else 0.0
@@ -102,7 +114,7 @@ class Collection:
                 order, on_report=self._on_report, deadline_s=60.0 * self.config.worker.deadline_minutes, silence_s=SILENCE
             )
         except WorkerError as error:
-            report = Failed(job=0, error=error.message, hint=error.hint)
+            report = Failed(job=0, error=error.message, hint=error.hint, code=error.code)
         finally:
             self.running, self.progress = False, None
             self.attempted_to = max(self.attempted_to, boundary)
@@ -111,7 +123,7 @@ class Collection:
             return True
         assert isinstance(report, Failed), report
         self._select_again = False if self.followed else self._select_again
-        self.error = report.error or "the collection failed"
+        self.error, self.store_failed = report.error or "the collection failed", report.code == StoreError.code
         self._back_off(report.retry_after)
         log.warning(
             "the candles could not be collected", error=report.error, hint=report.hint, duration=self._monotonic() - started,
@@ -130,9 +142,9 @@ class Collection:
             self.selected_at, self._select_again = now, False
         self.followed, self.left_out = report.symbols, dict(report.left_out)
         if report.failed and len(report.failed) >= len(report.symbols):
-            self.error = next(iter(report.failed.values()))
+            self.error, self.store_failed = next(iter(report.failed.values())), False
         else:
-            self.error = ""
+            self.error, self.store_failed = "", False
         if report.failed:
             self._back_off(None)
         else:

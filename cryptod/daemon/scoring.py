@@ -51,7 +51,7 @@ class Scoring:
         self._ledger, self._records, self._candles = ledger, records, candles
         saved: dict[str, Any] = records.get("calibration") or {}
         self.calibration, self._learned_to = Calibration(), int(saved.get("to", 0))
-        if saved:
+        if saved.get("symbols"):
             try:
                 theta = np.frombuffer(saved["theta"], np.float64).reshape(len(saved["symbols"]), -1)
                 self.calibration = Calibration.restore({"symbols": saved["symbols"], "theta": theta})

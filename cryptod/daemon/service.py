@@ -310,7 +310,9 @@ class Service:
         collection = self.collection
         if collection.running or (job.kind == "full" and collection.wants_selection and not collection.retry_in):
             return False
-        return bool(job.batches) or max(collection.attempted_to, collection.collected_to) >= collection.boundary(now)
+        if job.batches or (collection.error and collection.retry_in):
+            return True
+        return max(collection.attempted_to, collection.collected_to) >= collection.boundary(now)
 
     def _refresh_is_due(self) -> bool:
         training = self.training.queue.running is not None
@@ -506,13 +508,14 @@ class Service:
         batches = latest["batches"] if latest else []
         return Facts(
             now=now, monotonic=self._monotonic(), boundary=boundary, started=self._first_start, followed=len(followed),
-            trained=len(trained), stale=stale, collected_to=collection.collected_to, exchange_error=collection.error,
+            trained=len(trained), stale=stale, collected_to=collection.collected_to, exchange_error=collection.exchange_error,
             full_enabled=self.config.full_retrain.enabled, full_last_done=self.training.last_full_done,
             last_job_error="{kind} training {id} failed: {error}".format(**latest) if latest and latest["state"] == "failed" else "",
             failed_batches=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "failed"),
             gate_refused=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "done" and not b["promoted"]),
             refused_checkpoints=publisher.refused, fallback=publisher.fallback(), refresh_error=publisher.error,
-            store_error=self.store_error, store_damaged=self.damaged_store, clock_step=self.clock_step, resources=self.resources,
+            store_error=self.store_error or collection.store_error, store_damaged=self.damaged_store,
+            clock_step=self.clock_step, resources=self.resources,
         )  # fmt: skip
 
     def status(self) -> dict[str, Any]:
@@ -531,7 +534,7 @@ class Service:
             "health": {"severity": self.health.severity, "conditions": self.health.findings},
             "exchange": {
                 "id": self.config.exchange.id, "url": self.config.exchange.url, "last_collect": collection.last_at,
-                "error": collection.error, "retry_in": collection.retry_in, "collecting": collection.running,
+                "error": collection.exchange_error, "retry_in": collection.retry_in, "collecting": collection.running,
                 "progress": None if collection.progress is None else {
                     "stage": collection.progress.stage, "done": collection.progress.done, "total": collection.progress.total,
                 },

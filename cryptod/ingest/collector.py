@@ -54,7 +54,7 @@ def run(order: CollectOrder, report: Callable[[Report], None]) -> None:
             done = asyncio.run(_Run(order, store, report).collect())
     except CryptodError as error:
         retry_after = error.retry_after if isinstance(error, ExchangeError) else None
-        report(Failed(job=order.job, error=error.message, hint=error.hint, retry_after=retry_after))
+        report(Failed(job=order.job, error=error.message, hint=error.hint, retry_after=retry_after, code=error.code))
     else:
         report(done)
 

@@ -84,7 +84,7 @@ def _carry_out(order: Any, settings: Settings, report: Callable[[Report], None])
         importlib.import_module(settings.module).run(order, report)
     except CryptodError as error:
         retry_after = error.retry_after if isinstance(error, ExchangeError) else None
-        report(Failed(job=order.job, error=error.message, hint=error.hint, retry_after=retry_after))
+        report(Failed(job=order.job, error=error.message, hint=error.hint, retry_after=retry_after, code=error.code))
     except BrokenPipeError:
         raise  # in a report; `main` ends
     except Exception as error:  # noqa: BLE001 - a child's top: whatever it was, the parent is told and the log has the trace

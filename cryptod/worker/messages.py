@@ -115,6 +115,8 @@ class Failed(msgspec.Struct, tag="failed", frozen=True, kw_only=True):
     error: str
     hint: str = ""
     retry_after: float | None = None
+    code: str = ""
+    """The error's machine-readable name, see `cryptod.errors`: a full disk is not the exchange's fault."""
 
 
 Order = CollectOrder | TrainOrder
