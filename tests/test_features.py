@@ -344,7 +344,7 @@ def winsorised(raw: Float64) -> Float64:
 
 def test_every_feature_is_what_the_recipe_says() -> None:
     panel = walk(700, 1, seed=8)
-    panel.values[500, 0, HIGH] *= 1.5
+    panel.values[[10, 30, 500], 0, HIGH] *= 1.5  # in the first day nothing is cut
     _, found = scanned(panel)
     o, h, lo, c, v = panel.values[:, 0].T
     hours = hour_of_week(panel.open_times)
@@ -387,3 +387,14 @@ def test_every_feature_is_what_the_recipe_says() -> None:
 def test_a_state_that_no_candles_lead_to_is_refused(name: str, value: np.ndarray) -> None:
     with pytest.raises(CheckpointError, match="feature state"):
         FeatureState.from_arrays(FeatureState.empty(2).arrays() | {name: value}, 2)
+
+
+def test_the_return_over_a_halt_is_no_return_however_small() -> None:
+    panel = walk(400, 1)
+    blank(panel, 0, slice(300, 360))
+    panel.values[360:, 0, :VOLUME] *= 1.5
+    _, found = scanned(panel)
+    assert found["broken"][:, 0].nonzero()[0].tolist() == [360]
+    assert abs(found["own"][360, 0, COLUMN["shock"]]) < 8.0
+    blank(panel, 0, slice(200, 224))
+    assert scanned(panel)[1]["broken"][:, 0].nonzero()[0].tolist() == [360], "a day without trades breaks no chain"
