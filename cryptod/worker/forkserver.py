@@ -28,9 +28,12 @@ from typing import Any, Final
 
 STRIPPED: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 """What systemd told the daemon is not for its children: a child's word must not pass for the daemon's."""
-ADDED: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
+ADDED: Final = {
+    "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576", "OMP_WAIT_POLICY": "passive",
+}  # fmt: skip
 """For glibc, which by itself keeps freed memory in eight arenas a core and stops returning large arrays after the first
-one: 60 MB less at the peak of a full retrain."""
+one: 60 MB less at the peak of a full retrain. For OpenMP, whose threads spin while they wait: niced and beside other work,
+two of them took more than 300 s for what takes 32 s when they sleep."""
 START_S: Final = 10.0
 STOP_S: Final = 1.0
 _lock = threading.Lock()

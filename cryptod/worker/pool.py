@@ -287,7 +287,7 @@ def _fate(code: int | None) -> tuple[str, str]:
         return "was aborted (SIGABRT)", "a library ran out of memory or met a defect; its last words are in the log"
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}", ""
-    return f"ended with exit code {code} before its report", "the log has its last words"
+    return f"ended with exit code {code} before its report", "the log has its last words; worker.memory_mb may be too small"
 
 
 _encode = msgspec.msgpack.Encoder().encode
