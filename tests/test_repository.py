@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 TOP = {
-    ".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "constraints.txt", "cryptod", "ctl", "etc", "models",
+    ".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "constraints.txt", "cryptod", "ctl", "docs", "etc", "models",
     "packaging", "pyproject.toml", "tests",
 }  # fmt: skip
 """Nothing else stands at the top: a new file belongs into one of these folders."""
