@@ -17,7 +17,8 @@ TMPFILESDIR ?= /usr/lib/tmpfiles.d
 INSTALL_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
 
 TORCH := $(shell grep '^torch==' constraints.txt)
-INSTALL_TORCH := install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+# Without its dependencies: those come with everything else, from pip's own index, at the pinned releases.
+INSTALL_TORCH := install --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
