@@ -91,9 +91,9 @@ def test_one_coin_alone_is_forecast_as_in_company() -> None:
     together = predictor.forecast(SYMBOLS, CUTOFF + AHEAD * HOUR.ms)
     for row in (0, 5):
         alone = predictor.forecast(SYMBOLS[row : row + 1], CUTOFF + AHEAD * HOUR.ms)
-        assert np.array_equal(alone.quantiles[0], together.quantiles[row])
+        assert np.allclose(alone.quantiles[0], together.quantiles[row], rtol=1e-5, atol=1e-9)
     backwards = predictor.forecast(SYMBOLS[::-1], CUTOFF + AHEAD * HOUR.ms)
-    assert np.array_equal(backwards.quantiles[::-1], together.quantiles)
+    assert np.allclose(backwards.quantiles[::-1], together.quantiles, rtol=1e-5, atol=1e-9)
     assert backwards.symbols == SYMBOLS[::-1]
 
 
