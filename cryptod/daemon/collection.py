@@ -32,15 +32,16 @@ class Collection:
     """The collect lane: at most one collect child at a time.
 
     ``followed`` are the coins of the universe, by quote volume; ``collected_to`` is the close time (UTC ms) up to which
-    the exchange has been asked for all of them.
+    the exchange has been asked for all of them. ``pace``: how many times faster than life the clock runs.
     """
 
-    def __init__(self, config: Config, candles: str, pool: Pool, jobs: Records, monotonic: Callable[[], float]) -> None:
+    def __init__(self, config: Config, candles: str, pool: Pool, jobs: Records, monotonic: Callable[[], float], pace: float = 1.0) -> None:
         self.config = config
         self._candles = candles
         self._pool = pool
         self._jobs = jobs
         self._monotonic = monotonic
+        self._pace = pace
         self._timeframe = TIMEFRAMES[config.market.timeframe]
         saved: dict[str, Any] = jobs.get("universe") or {}
         self.followed: tuple[str, ...] = tuple(saved.get("followed", ()))
@@ -106,7 +107,7 @@ class Collection:
             job=0, now=now, candles=self._candles, exchange=self.config.exchange.id, url=self.config.exchange.url,
             quote=self.config.exchange.quote, timeframe=self._timeframe.name, months_back=self.config.train.months_back,
             size=self.config.universe.size, include=tuple(self.config.universe.include), exclude=tuple(self.config.universe.exclude),
-            select_universe=select, symbols=self.followed,
+            select_universe=select, symbols=self.followed, pace=self._pace,
         )  # fmt: skip
         self.running, started = True, self._monotonic()
         try:

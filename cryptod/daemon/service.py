@@ -167,7 +167,8 @@ class Service:
         scoring = Scoring(self.ledger, self.records, candles)
         self.publisher = Publisher(self.config, candles, stores, self._disk, self._monotonic, self.trouble, self._on_store_error, scoring)
         await self.publisher.load()
-        self.collection = Collection(self.config, str(root / "candles"), self.pool, self.records, self._monotonic)
+        pace = 1.0 / self.clock.real_seconds(1.0)
+        self.collection = Collection(self.config, str(root / "candles"), self.pool, self.records, self._monotonic, pace)
         self.training = Training(
             self.config, (str(root / "candles"), str(checkpoints)), self.pool, self.records,
             self.publisher.serving, self._promote, self._job_changed,
@@ -280,7 +281,7 @@ class Service:
     def _run_periodic(self, name: str, now: int) -> None:
         if name == "pregenerate":
             self._pregenerate = True
-        else:
+        elif name == "full" or self.publisher.models:  # without a model there is nothing to update, and a retrain under way
             self.enqueue(name, "scheduled")
         self.scheduler.ran(name, now)
         self.records.set("last_runs", self.scheduler.last_runs)
@@ -476,12 +477,10 @@ class Service:
             return collection.failed[symbol]
         if symbol not in self.publisher.predictor:
             running = self.training.queue.running
-            if running is not None:
-                return f"{running.kind} training {running.id} is running"
-            for job in self.training.recent(5):
-                for batch in job["batches"]:
-                    if symbol in batch["left_out"]:
-                        return str(batch["left_out"][symbol])
+            if running is not None and running.kind == "full":
+                return f"full training {running.id} is running"
+            if symbol in self.training.left_out:
+                return self.training.left_out[symbol]
             return "it has no model yet; it is trained at the next full retrain"
         return collection.error or (f"the store cannot be written: {self.store_error}" if self.store_error else "")
 

@@ -67,6 +67,8 @@ class Training:
         self._promote = promote
         self._changed = changed
         self.queue = JobQueue(self._load())
+        self.left_out: dict[str, str] = jobs.get("left_out") or {}
+        """Coins that the last full retrain gave no model -> why."""
         self.last_full_done = int(jobs.get("last_full_done") or 0)
         self.unpromoted: set[str] = set()
         """Checkpoints that a child has written and nobody has promoted yet: pruning must leave them."""
@@ -245,6 +247,9 @@ class Training:
             if job.kind == "full":
                 self.last_full_done = now
                 self._jobs.set("last_full_done", now)
+                failed = {symbol: batch.reason for batch in bad for symbol in batch.symbols}
+                self.left_out = failed | {symbol: why for batch in job.batches for symbol, why in batch.left_out.items()}
+                self._jobs.set("left_out", self.left_out)
         log.info(
             "job ended", job=job.id, kind=job.kind, state=job.state, batches=len(job.batches), failed=len(bad), error=job.error,
             duration=(job.ended - job.started) / 1000,

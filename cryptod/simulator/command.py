@@ -15,6 +15,7 @@ from pathlib import Path
 from cryptod.clock import Clock, SpedClock, SystemClock, parse_clock
 from cryptod.errors import ConfigError, CryptodError
 from cryptod.market import HOUR
+from cryptod.simulator.binance import WEIGHT_LIMIT
 from cryptod.simulator.faults import KINDS, parse_fault
 from cryptod.simulator.folder import FolderMarket
 from cryptod.simulator.generator import GeneratedMarket
@@ -58,7 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
         clock = _clock(arguments, folder)
         market = folder or _generated(arguments, clock)
         faults = [parse_fault(text) for text in arguments.fault]
-        return asyncio.run(_serve(Exchange(market, clock, port=arguments.port, faults=faults, seed=arguments.seed), clock))
+        # What may be asked in a minute is said of the exchange's own minutes.
+        limit = int(WEIGHT_LIMIT * max(1.0, 1.0 / clock.real_seconds(1.0)))
+        exchange = Exchange(market, clock, port=arguments.port, faults=faults, seed=arguments.seed, weight_limit=limit)
+        return asyncio.run(_serve(exchange, clock))
     except CryptodError as error:
         print(f"cryptod simulate: {error}", file=sys.stderr)
         return 1

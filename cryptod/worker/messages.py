@@ -26,6 +26,8 @@ class CollectOrder(msgspec.Struct, tag="collect", frozen=True, kw_only=True):
     select_universe: bool
     """Ask the exchange which coins to follow; otherwise ``symbols`` are followed."""
     symbols: tuple[str, ...] = ()
+    pace: float = 1.0
+    """How many times faster than life the clock runs, which the exchange shares if it is a simulated one."""
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
