@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Self
@@ -187,6 +188,9 @@ class AsyncClient:
         return reply
 
     async def _ask(self, method: str, parameters: tuple[Any, ...]) -> Any:
+        if self._link is not None and not reads(method) and self._link.dead():
+            self._link.close()  # such a request is not asked twice, so it must not go into a dead connection
+            self._link = None
         link = self._link or await self._connect()
         answer = link.ask(method, parameters)
         try:
@@ -296,6 +300,14 @@ class _Link(asyncio.Protocol):
             answer.set_result(result)
         else:
             answer.set_exception(read_error(error))
+
+    def dead(self) -> bool:
+        """Whether the daemon has hung up, also if the loop has not come round to hearing it."""
+        if self._transport.is_closing():
+            return True
+        probe = select.poll()
+        probe.register(self._transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return bool(probe.poll(0))
 
     def close(self) -> None:
         self._transport.close()

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cryptod.daemon import control
+from cryptod.daemon import control, crowd
 from cryptod.daemon.control import ControlServer, Handler, Peer, Ready, inherited_sockets, may_change
 from cryptod.errors import ConfigError, RequestError
 from cryptod.protocol import MAX_PENDING, MAX_REQUEST
@@ -422,7 +422,7 @@ async def test_those_who_ask_for_much_and_never_read_are_dropped_before_memory_r
         sloth.send(pack([0, 1, "top", []]))
         await asyncio.sleep(0.01)
     assert await settled(lambda: house.server.counts["dropped_clients"] > 0)
-    assert sum(connection.unsent for connection in house.server.connections) <= control.MAX_UNSENT
+    assert sum(connection.unsent for connection in house.server.connections) <= crowd.MAX_UNSENT
     assert (await (await house.client()).ask(1, "get", ["A"]))[2] is None
     for sloth in sloths:
         sloth.close()

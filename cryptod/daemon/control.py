@@ -8,7 +8,7 @@ one call to one write. All else (several requests in one read, half a request, n
 What protects the other clients and the memory:
 
 * a request builds no objects before it is whole, and then only those that the command's parameters allow;
-* the requests of a flood are served in turns of a millisecond for all floods together, between the reads of the others;
+* the requests of a flood are served in turns of a millisecond for all floods together (`crowd`), between the reads of the others;
 * who does not read its replies is not read from; what waits unsent is bounded for one client and for all together;
 * events for a client that does not read are dropped and counted, and the client is told how many when it reads again.
 """
@@ -19,7 +19,6 @@ import asyncio
 import os
 import resource
 import socket
-from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -28,17 +27,16 @@ from typing import Any, Final
 
 import msgspec
 
+from cryptod.daemon.crowd import Crowd
 from cryptod.daemon.dispatch import NOT_UNDERSTOOD, Dispatch, Handler, Ready, decode_call, failure, pack, subscribe
 from cryptod.daemon.framing import Frames, Malformed, TooLarge
 from cryptod.daemon.listening import BACKLOG, Peer, bind, inherited_sockets, may_change, unlink_if_ours
 from cryptod.errors import RequestError
-from cryptod.logs import get_logger
 from cryptod.protocol import (
     EVENT,
     EVENT_LOST,
     MAX_CONNECTIONS,
     MAX_PENDING,
-    MAX_REPLY,
     MAX_REQUEST,
     NOTIFICATION,
     REQUEST,
@@ -47,26 +45,17 @@ from cryptod.protocol import (
 
 __all__ = ["ControlServer", "Handler", "Peer", "Ready", "inherited_sockets", "may_change"]
 
-TURN_S: Final = 0.001
-"""Seconds of one turn for all the connections that have more than one request waiting."""
-SLICE_S: Final = 0.00025
-"""Seconds of one such connection's part in it."""
 SCAN_STEPS: Final = 1000
 """Elements of a request that are looked at before the time is looked at again."""
 HIGH_WATER: Final = 256 * 1024
 """Unsent bytes of one connection above which nothing more is read from it, and no event sent to it."""
 FLUSH: Final = 64 * 1024
 """Bytes of replies that are gathered for one write."""
-MAX_UNSENT: Final = MAX_REPLY
-"""Unsent bytes of all connections together; above it the one that has most is closed."""
 MAX_TASKS: Final = 8 * MAX_PENDING
 """Requests of all connections together that wait for an answer."""
 ACCEPTS_PER_TURN: Final = 16
 FIRST_REQUEST_S: Final = 0.25
 """A stopping daemon waits so long for the first request of a client that it has accepted."""
-COMPLAIN_S: Final = 10.0
-
-log = get_logger("control")
 
 
 class ControlServer:
@@ -83,22 +72,17 @@ class ControlServer:
         self.buffer = bytearray(MAX_REQUEST)
         """All connections read into this one buffer: what stands in it is used or kept before the next read."""
         self.view = memoryview(self.buffer)
-        self.connections: set[_Connection] = set()
+        self.crowd: Crowd[_Connection] = Crowd(max_connections, allowed, self.counts)
+        self.connections = self.crowd.members
         self.tasks: set[asyncio.Future[Any]] = set()
-        self._by_user: Counter[int] = Counter()
         self._max_connections = max_connections
-        self._floods: deque[_Connection] = deque()
-        self._choked: set[_Connection] = set()
-        self._complaints: dict[str, tuple[float, int]] = {}
         self._server: asyncio.Server | None = None
         self._path: tuple[Path, int] | None = None
-        self._loop: asyncio.AbstractEventLoop
 
     # ---------------------------------------------------------------------------------------------- start and stop
 
     async def start(self, path: str | Path | None = None, *, mode: int = 0o666, inherited: socket.socket | None = None) -> None:
         """Listen on a socket bound at ``path``, or on one that was ``inherited`` (see `inherited_sockets`)."""
-        self._loop = asyncio.get_running_loop()
         _allow_descriptors(self._max_connections + 256)
         if inherited is not None:
             listener = inherited
@@ -109,7 +93,9 @@ class ControlServer:
             raise ValueError("either a path or an inherited socket")
         # asyncio accepts up to `backlog` connections in one turn of the loop, and gives the same figure to listen():
         # few a turn, so that a storm of connections delays nobody, but a long queue in the kernel.
-        self._server = await self._loop.create_unix_server(lambda: _Connection(self), sock=listener, backlog=ACCEPTS_PER_TURN)
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            lambda: _Connection(self), sock=listener, backlog=ACCEPTS_PER_TURN
+        )
         listener.listen(BACKLOG)
 
     async def close(self, grace: float = 2.0) -> None:
@@ -128,7 +114,7 @@ class ControlServer:
         begin = monotonic()
         await asyncio.sleep(0.005)  # what was accepted in the last turn becomes a connection in the next
         while (waited := monotonic() - begin) < grace:
-            busy = self.tasks or self._floods or any(connection.unsent for connection in self.connections)
+            busy = self.tasks or self.crowd.waiting or any(connection.unsent for connection in self.connections)
             expected = waited < FIRST_REQUEST_S and any(not connection.asked for connection in self.connections)
             if not busy and not expected:
                 break
@@ -158,70 +144,6 @@ class ControlServer:
             return 0
         data = b"".join((b"\x93", pack(NOTIFICATION), pack(EVENT), b"\x92", pack(topic), payload))
         return sum(connection.send_event(data) for connection in listeners)
-
-    # ---------------------------------------------------------------------------------------------- what the connections share
-
-    def admit(self, connection: _Connection) -> str:
-        """Why there is no room for it, or nothing. Half of the places at most are for one user who may change nothing."""
-        uid = connection.peer.uid
-        if len(self.connections) >= self._max_connections:
-            return f"{len(self.connections)} clients are connected already"
-        if self._by_user[uid] >= self._max_connections // 2 and not self.dispatch.allowed(connection.peer):
-            return f"{self._by_user[uid]} clients of user {uid} are connected already"
-        self.connections.add(connection)
-        self._by_user[uid] += 1
-        return ""
-
-    def leave(self, connection: _Connection) -> None:
-        self._choked.discard(connection)
-        if connection in self.connections:
-            self.connections.discard(connection)
-            self._by_user[connection.peer.uid] -= 1
-            self._by_user += Counter()  # drops the users that have none left
-
-    def queue(self, connection: _Connection) -> None:
-        """Serve this connection's waiting requests, in turn with those of the others."""
-        self._floods.append(connection)
-        if len(self._floods) == 1:
-            self._loop.call_soon(self._turn)
-
-    def _turn(self) -> None:
-        end = monotonic() + TURN_S
-        while self._floods and (now := monotonic()) < end:
-            connection = self._floods[0]
-            more = connection.serve(now + SLICE_S)
-            self._floods.popleft()
-            if more:
-                self._floods.append(connection)
-        if self._floods:
-            self._loop.call_soon(self._turn)
-
-    def choked(self, connection: _Connection) -> None:
-        """This client does not read as fast as it is sent to; if that costs too much memory, the worst one goes."""
-        self._choked.add(connection)
-        total = sum(one.unsent for one in self._choked)
-        while total > MAX_UNSENT and self._choked:
-            worst = max(self._choked, key=lambda one: one.unsent)
-            total -= worst.unsent
-            self._choked.discard(worst)
-            self.counts["dropped_clients"] += 1
-            self.complain("a client that does not read was dropped", worst.peer)
-            worst.abort()
-
-    def freed(self, connection: _Connection) -> None:
-        self._choked.discard(connection)
-
-    def complain(self, what: str, peer: Peer, **fields: Any) -> None:
-        """One line about what a client did, at most every ten seconds for each kind of thing."""
-        now = monotonic()
-        last, kept_back = self._complaints.get(what, (-COMPLAIN_S, 0))
-        if now - last < COMPLAIN_S:
-            self._complaints[what] = last, kept_back + 1
-            return
-        self._complaints[what] = now, 0
-        if kept_back:
-            fields["more_like_it"] = kept_back
-        log.warning(what, uid=peer.uid, pid=peer.pid, **fields)
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -259,14 +181,14 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport = transport
         self.peer = Peer.of(transport.get_extra_info("socket"))
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        refusal = self._server.admit(self)
+        refusal = self._server.crowd.admit(self)
         if refusal:
             self._server.counts["refused_connections"] += 1
-            self._server.complain("a connection was refused", self.peer, reason=refusal)
+            self._server.crowd.complain("a connection was refused", self.peer, reason=refusal)
             self._refuse_and_close(RequestError("busy", refusal, hint="try again later"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.leave(self)
+        self._server.crowd.leave(self)
         self._writing = False
         self._frames = None
         self.peer.topics = frozenset()
@@ -296,7 +218,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._frames.feed(server.view[:nbytes])
         if not self._queued:
             self._queued = True
-            server.queue(self)
+            server.crowd.queue(self)
         self._read_or_wait()
 
     def eof_received(self) -> bool:
@@ -360,7 +282,7 @@ class _Connection(asyncio.BufferedProtocol):
         if shape == NOTIFICATION:
             return b""  # the protocol allows them and wants no answer; there is none that would mean something here
         self._server.counts["malformed"] += 1
-        self._server.complain("a message was not understood", self.peer)
+        self._server.crowd.complain("a message was not understood", self.peer)
         text = "a response was sent, not a request" if shape == RESPONSE else "the message is not a request"
         hint = "send [0, id, command, [parameters...]], with an id of 32 bits"
         return self._server.dispatch.failed(None, RequestError("bad_request", text, hint=hint))
@@ -387,6 +309,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._pending -= 1
         self._server.tasks.discard(task)
         self._send([self._server.dispatch.outcome(number, method, self.peer, task)])
+        if not self._writing and not self._transport.is_closing():
+            self._server.crowd.choked(self)  # has become a larger burden
         self._close_if_ended()
 
     # ---------------------------------------------------------------------------------------------- writing
@@ -398,11 +322,11 @@ class _Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._writing = False
-        self._server.choked(self)
+        self._server.crowd.choked(self)
         self._read_or_wait()
 
     def resume_writing(self) -> None:
-        self._server.freed(self)
+        self._server.crowd.freed(self)
         if self._transport.is_closing():
             return
         self._writing = True
@@ -411,7 +335,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._send([pack([NOTIFICATION, EVENT, [EVENT_LOST, {"count": lost}]])])
         if self._frames is not None and not self._queued:
             self._queued = True
-            self._server.queue(self)
+            self._server.crowd.queue(self)
         self._read_or_wait()
 
     def send_event(self, data: bytes) -> bool:
@@ -432,7 +356,7 @@ class _Connection(asyncio.BufferedProtocol):
         else:
             reason = RequestError("bad_request", f"the bytes are not understood: {error}", hint="send MessagePack-RPC")
         self._server.counts["malformed"] += 1
-        self._server.complain("a client was hung up on", self.peer, reason=reason.message)
+        self._server.crowd.complain("a client was hung up on", self.peer, reason=reason.message)
         self._refuse_and_close(reason)
 
     def _refuse_and_close(self, reason: RequestError) -> None:

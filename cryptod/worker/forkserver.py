@@ -34,6 +34,8 @@ ADDED: Final = {
 """For glibc, which by itself keeps freed memory in eight arenas a core and stops returning large arrays after the first
 one: 60 MB less at the peak of a full retrain. For OpenMP, whose threads spin while they wait: niced and beside other work,
 two of them took more than 300 s for what takes 32 s when they sleep."""
+_MAX_FOLDER: Final = 90
+"""A Unix socket's path has 107 bytes at most, with `/listener-` and eight characters."""
 START_S: Final = 10.0
 STOP_S: Final = 1.0
 _lock = threading.Lock()
@@ -42,9 +44,12 @@ _lock = threading.Lock()
 def keep_files_in(directory: str) -> None:
     """Let the forkserver have its socket in this folder, and remove those that a killed daemon left there.
 
-    Otherwise it is in a folder under /tmp that nobody removes after a SIGKILL.
+    Otherwise it is in a folder under /tmp that nobody removes after a SIGKILL; as it is when the path is too long for a
+    socket's.
     """
     folder = Path(directory)
+    if len(os.fsencode(folder)) > _MAX_FOLDER:
+        return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left in folder.glob("listener-*"):
         left.unlink(missing_ok=True)
