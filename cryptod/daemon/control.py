@@ -8,7 +8,7 @@ one call to one write. All else (several requests in one read, half a request, n
 What protects the other clients and the memory:
 
 * a request builds no objects before it is whole, and then only those that the command's parameters allow;
-* the requests of a flood are served in turns of a millisecond for all floods together (`crowd`), between the reads of the others;
+* the requests of a flood are served in turns of half a millisecond for all floods together (`crowd`), between the reads of the others;
 * who does not read its replies is not read from; what waits unsent is bounded for one client and for all together;
 * events for a client that does not read are dropped and counted, and the client is told how many when it reads again.
 """

@@ -1,7 +1,7 @@
 """What the connections of the control socket share, so that none of them harms the others.
 
 Knows who is connected and what they cost; nothing of messages. Places are limited, for all and for one user; requests that
-pile up are served in turns of a millisecond for all together; unsent bytes are bounded for all together; and what clients
+pile up are served in turns of half a millisecond for all together; unsent bytes are bounded for all together; and what clients
 do wrong is logged once in a while, not once each time.
 """
 
@@ -17,7 +17,7 @@ from cryptod.daemon.listening import Peer
 from cryptod.logs import get_logger
 from cryptod.protocol import MAX_REPLY
 
-TURN_S: Final = 0.001
+TURN_S: Final = 0.0005
 """Seconds of one turn for all the connections that have more than one request waiting."""
 SLICE_S: Final = 0.00025
 """Seconds of one such connection's part in it."""
