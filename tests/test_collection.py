@@ -123,6 +123,20 @@ def test_one_coin_that_fails_is_tried_again_and_does_not_stop_the_others() -> No
     assert house.lane.due(NOW)
 
 
+def test_a_full_disk_is_not_said_to_be_the_exchanges_fault() -> None:
+    house = House()
+    house.pool.reply = Failed(job=0, error="the disk is full", code="store")
+    assert not house.run()
+    assert (house.lane.store_error, house.lane.exchange_error) == ("the disk is full", "")
+    house.seconds += house.lane.retry_in
+    house.pool.reply = Failed(job=0, error="connection refused", code="exchange")
+    house.run()
+    assert (house.lane.store_error, house.lane.exchange_error) == ("", "connection refused")
+    house.pool.reply = collected()
+    house.run()
+    assert (house.lane.store_error, house.lane.exchange_error) == ("", "")
+
+
 def test_a_child_that_dies_is_a_failed_collection() -> None:
     house = House()
     house.pool.reply = WorkerError("killed by signal 9")

@@ -279,3 +279,35 @@ def test_a_full_retrain_supersedes_a_waiting_incremental_update() -> None:
     assert incremental.state == CANCELLED
     assert f"superseded by full retrain {full.id}" in incremental.error
     assert house.training.enqueue("full", "again", NOW) is full
+
+
+def test_a_job_that_a_defect_ended_does_not_block_the_next_one() -> None:
+    def defect(order: TrainOrder, report: Callable[[Report], None]) -> Report:
+        raise ZeroDivisionError
+
+    house = House(defect, all_done)
+    job = house.training.enqueue("full", "test", NOW)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(house.training.run(job, COINS, lambda: NOW, NOW))
+    house.training.leave(job, NOW)
+    assert (job.state, job.error) == (FAILED, "a defect ended it")
+    assert house.run().state == DONE
+    house.training.leave(job, NOW)
+    assert job.state == FAILED
+
+
+def test_why_a_coin_has_no_model_is_known_until_the_next_full_retrain() -> None:
+    def short(order: TrainOrder, report: Callable[[Report], None]) -> Report:
+        for batch in order.batches:
+            report(msgspec.structs.replace(done(order, batch.number), left_out={batch.symbols[0]: "listed for 9 days"}))
+        return finished(order)
+
+    house = House(short, all_done, all_done)
+    house.run()
+    assert house.training.left_out == {"C00/USDT": "listed for 9 days", "C05/USDT": "listed for 9 days"}
+    house.current = {"job1-b1": COINS[:5]}
+    house.run("incremental")
+    again = House(all_done, jobs=house.jobs)
+    assert again.training.left_out == house.training.left_out != {}
+    again.run()
+    assert again.training.left_out == {}
