@@ -279,8 +279,8 @@ class Worker(_Section, frozen=True):
         int,
         Key(
             "Megabytes that a child may take; one that wants more is ended.",
-            "leaves a 1 GB machine room",
-            least=256,
+            "leaves a 1 GB machine room; a full retrain takes about 320",
+            least=400,
             most=65_536,
             live=True,
         ),

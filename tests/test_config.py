@@ -159,7 +159,7 @@ def test_the_other_variables_of_the_project_are_no_settings() -> None:
         (f"[socket]\npath = '/{'s' * 107}'", "socket.path", "107 bytes"),
         ("[socket]\ngroup = 'a b'", "socket.group", "the name of a group"),
         ("[worker]\nnice = -5", "worker.nice", "0 to 19"),
-        ("[worker]\nmemory_mb = 64", "worker.memory_mb", "256 to 65536"),
+        ("[worker]\nmemory_mb = 64", "worker.memory_mb", "400 to 65536"),
         ("[log]\nlevel = 'INFO'", "log.level", '"debug", "info", "warning", "error"'),
     ],
 )

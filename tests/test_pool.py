@@ -224,7 +224,7 @@ async def test_an_order_survives_the_death_of_the_forkserver_and_the_next_one_ge
 
 
 async def test_a_forkserver_that_hangs_is_replaced(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cryptod.worker.forkserver.START_S", 0.5)
+    monkeypatch.setattr("cryptod.worker.forkserver.START_S", 3.0)
     await carry_out(pool, train(""))
     server = stdlib_forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
     os.kill(server, signal.SIGSTOP)

@@ -160,7 +160,7 @@ class Service:
         if self._first_start == now:
             self.records.set("born", now)
         worker = self.config.worker
-        self.pool = Pool(nice=worker.nice, memory_mb=worker.memory_mb)
+        self.pool = Pool(nice=worker.nice, memory_mb=worker.memory_mb, directory=str(root / "run"))
         stack.push_async_callback(self.pool.stop)
         stores = self.cache, self.ledger, CheckpointStore(checkpoints), self.records
         candles = functools.partial(read_candles, root / "candles")
