@@ -17,6 +17,11 @@ from pathlib import Path
 from types import TracebackType
 
 SYSTEMD = Path("/lib/systemd/systemd")
+CGROUPS = Path("/sys/fs/cgroup")
+CGROUP2 = CGROUPS / "cgroup.controllers"
+"""There when the machine has version 2 of cgroups only."""
+HIERARCHIES = ("systemd", "unified", "memory", "pids", "cpu", "cpuacct", "blkio", "devices")
+"""Of version 1, those in which systemd makes cgroups."""
 
 BOOT = r"""
 set -e
@@ -80,6 +85,7 @@ class Box:
     def __init__(self, installed: Path | None = None, *, patience: float = 60.0) -> None:
         self.installed = installed
         self.patience = patience
+        """Seconds that it may take to come up."""
         self.folder = Path()
         self.outer: subprocess.Popen[bytes] | None = None
         self.init = 0
@@ -87,19 +93,20 @@ class Box:
 
     def __enter__(self) -> Box:
         self.folder = Path(tempfile.mkdtemp(prefix="cryptod-box-", dir="/var/tmp"))
-        unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
         environ = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "BOX": str(self.folder),
             "INSTALLED": str(self.installed or ""),
-            "CGROUPS": "2" if unified else "1",
+            "CGROUPS": "2" if CGROUP2.exists() else "1",
             "container": "cryptod-box",
         }
         namespaces = ["unshare", "--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup", "--fork", "--kill-child", "bash", "-c", BOOT]
-        if unified:  # a cgroup of its own becomes the root of what the box sees
-            group = Path("/sys/fs/cgroup") / self.folder.name
+        # Cgroups of its own become the roots of what the box sees: the machine's own are not touched.
+        joins = ""
+        for group in self._groups():
             group.mkdir()
-            namespaces = ["bash", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "-", *namespaces]
+            joins += f"echo $$ > {group}/cgroup.procs; "
+        namespaces = ["bash", "-c", joins + 'exec "$@"', "-", *namespaces]
         with open(self.folder.with_suffix(".log"), "wb") as log:
             self.outer = subprocess.Popen(namespaces, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + self.patience
@@ -113,6 +120,12 @@ class Box:
         log_text = self.folder.with_suffix(".log").read_text(errors="replace")[-2000:]
         self.close()
         raise RuntimeError(f"the box did not come up ({state or 'no systemd'}): {log_text}")
+
+    def _groups(self) -> list[Path]:
+        """The box's cgroup in each hierarchy that it uses: the one of version 2, or those of version 1 that are there."""
+        if CGROUP2.exists():
+            return [CGROUPS / self.folder.name]
+        return [CGROUPS / name / self.folder.name for name in HIERARCHIES if (CGROUPS / name / "cgroup.procs").exists()]
 
     def _find_init(self) -> int:
         assert self.outer is not None
@@ -176,15 +189,18 @@ class Box:
                     os.kill(self.init, signal.SIGKILL)  # PID 1 of the namespace: all others end with it
                 except ProcessLookupError:
                     pass
-            self.outer.kill()
-            self.outer.wait()
+            try:
+                self.outer.wait(10)  # until its last process is gone, and with it its mounts and cgroups
+            except subprocess.TimeoutExpired:
+                self.outer.kill()
+                self.outer.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.with_suffix(".log").unlink(missing_ok=True)
-        group = Path("/sys/fs/cgroup") / self.folder.name
-        if group.exists():
+        for group in self._groups():
             for nested in sorted(group.rglob("*/"), reverse=True):
                 nested.rmdir()
-            group.rmdir()
+            if group.exists():
+                group.rmdir()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
