@@ -373,7 +373,7 @@ class Service:
     def _housekeeping(self) -> schedule.Scheduler:
         house = schedule.Scheduler()
         house.every(10).seconds.do(self._start_chore, "resources", self._read_resources)
-        house.every(5).seconds.do(self._start_chore, "conditions", self._judge)
+        house.every(2).seconds.do(self._start_chore, "conditions", self._judge)
         house.every(10).minutes.do(self._start_chore, "expiry", self._expire)
         house.every(1).hours.do(self._start_chore, "pruning", self._prune)
         return house
