@@ -107,7 +107,6 @@ class Facts:
     """symbol -> hours since its newest candle closed, for coins that lag."""
     collected_to: int = 0
     exchange_error: str = ""
-    exchange_retry_at: int = 0
     universe_warnings: tuple[str, ...] = ()
     full_enabled: bool = True
     full_last_done: int = 0
@@ -124,7 +123,6 @@ class Facts:
     clock_step: float = 0.0
     """Seconds by which the machine's clock was stepped against the monotonic one, lately."""
     resources: Resources = field(default_factory=Resources)
-    ready_dropped: int = 0
 
 
 class Condition(NamedTuple):
@@ -230,7 +228,7 @@ CONDITIONS: Final = (
         lambda f: "; ".join(f"{name} was refused: {why}" for name, why in f.refused_checkpoints.items()) or None,
     ),
     Condition(
-        "universe_setting", "warning", 0, "correct universe.include or universe.exclude and reload",
+        "universe_setting", "warning", 0, "correct universe.include and reload",
         lambda f: "; ".join(f.universe_warnings) or None,
     ),
     Condition(

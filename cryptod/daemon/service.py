@@ -514,8 +514,13 @@ class Service:
             gate_refused=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "done" and not b["promoted"]),
             refused_checkpoints=publisher.refused, fallback=publisher.fallback(), refresh_error=publisher.error,
             store_error=self.store_error or collection.store_error, store_damaged=self.damaged_store,
-            clock_step=self.clock_step, resources=self.resources,
+            clock_step=self.clock_step, resources=self.resources, universe_warnings=self._unmet_settings(),
         )  # fmt: skip
+
+    def _unmet_settings(self) -> tuple[str, ...]:
+        """What universe.include asks for and the exchange does not give."""
+        left_out = self.collection.left_out
+        return tuple(f"universe.include names {name}: {left_out[name]}" for name in self.config.universe.include if name in left_out)
 
     def status(self) -> dict[str, Any]:
         """Everything at a glance; ``ctl.render.status`` documents the shape."""

@@ -259,6 +259,15 @@ def test_a_retrain_is_one_job_however_often_it_is_asked_for_and_can_be_cancelled
         assert wait_for(lambda: finished(client, after["id"]), "the next job")["state"] == "done"
 
 
+def test_a_coin_that_is_asked_for_and_not_to_be_had_is_a_condition_that_names_the_one_meant(
+    folder: Path, exchange: SimulatedExchange
+) -> None:
+    with Daemon(folder, exchange, CRYPTOD_UNIVERSE_INCLUDE="BTCC/USDT") as daemon, daemon.client() as client:
+        text = wait_for(lambda: conditions(client).get("universe_setting"), "the condition", seconds=30)
+        assert text.startswith("universe.include names BTCC/USDT: ")
+        assert "BTC/USDT" in text.split(": ", 1)[1]
+
+
 def test_an_update_that_waits_yields_to_a_retrain(house: House) -> None:
     with house(**SMALL_BATCHES) as daemon, daemon.client() as client:
         running = client.train("full")
