@@ -1,4 +1,4 @@
-"""The command ``cryptod``: run the daemon, check its configuration, simulate an exchange.
+"""The command ``cryptod``: run the daemon, check its configuration, live through past candles, simulate an exchange.
 
 Nothing heavy is imported before it is known what is asked for. Exit codes: 0 done, 1 failed, 2 usage, 78 (EX_CONFIG) a wrong configuration.
 """
@@ -38,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
 
         command.add_arguments(simulate)
         simulate.set_defaults(call=command.run)
+
+    backtest = verbs.add_parser("backtest", help="live through past candles with the daemon's code, and score what it issues")
+    if "backtest" in sys.argv[1:2]:
+        from cryptod.backtest import command as backtest_command
+
+        backtest_command.add_arguments(backtest)
     return parser
 
 

@@ -237,7 +237,7 @@ def test_its_forecasts_beat_the_random_walk_on_hours_that_nobody_had_seen() -> N
         found = predictor.forecast(SYMBOLS, cutoff)
         outcomes = np.log(SOURCE.panel(SYMBOLS, cutoff, cutoff + 24 * HOUR.ms).values[:, :, CLOSE]).T - np.log(found.close)[:, None]
         assert np.isfinite(outcomes).all()
-        usual, ours = pooled_crps(found.references["random_walk"], outcomes), pooled_crps(found.quantiles, outcomes)
+        usual, ours = pooled_crps(found.said["random_walk"], outcomes), pooled_crps(found.quantiles, outcomes)
         gains.append(1.0 - ours.mean() / usual.mean())
     assert len(gains) >= 4
     assert np.mean(gains) > -0.02

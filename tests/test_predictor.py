@@ -36,7 +36,7 @@ def equal(one: Forecasts, other: Forecasts) -> bool:
         np.array_equal(one.quantiles, other.quantiles)
         and np.array_equal(one.p_up, other.p_up)
         and np.array_equal(one.volatility, other.volatility)
-        and all(np.array_equal(one.references[name], other.references[name]) for name in REFERENCES)
+        and all(np.array_equal(one.said[name], other.said[name]) for name in REFERENCES)
     )
 
 
@@ -61,8 +61,8 @@ def test_a_forecast_has_every_part_in_the_agreed_shape() -> None:
         assert np.isfinite(values).all()
     assert ((found.p_up > 0) & (found.p_up < 1)).all()
     assert (found.volatility > 0).all()
-    assert set(found.references) == set(REFERENCES)
-    assert all(values.shape == (8, 24, 9) and (np.diff(values, axis=-1) >= 0).all() for values in found.references.values())
+    assert set(found.said) == set(REFERENCES)
+    assert all(values.shape == (8, 24, 9) and (np.diff(values, axis=-1) >= 0).all() for values in found.said.values())
     assert np.array_equal(found.close, SOURCE.panel(SYMBOLS, CUTOFF - HOUR.ms, CUTOFF).values[-1, :, CLOSE])
     assert found.models == tuple(model.name for model in MODELS for _ in model.symbols)
     assert set(found.sources) <= set(SOURCES)
@@ -146,7 +146,7 @@ def test_a_halted_coin_is_flagged_and_no_narrower_than_its_usual_moves() -> None
     found = advanced(panel).forecast(SYMBOLS, CUTOFF + AHEAD * HOUR.ms)
     assert "halted" in found.flags[1]
     assert "halted" not in found.flags[0]
-    usual = found.references["random_walk"][1]
+    usual = found.said["random_walk"][1]
     assert (found.quantiles[1, :, 0] <= usual[:, 0]).all()
     assert (found.quantiles[1, :, -1] >= usual[:, -1]).all()
     assert (np.diff(found.quantiles, axis=-1) >= 0).all()
@@ -165,7 +165,7 @@ def test_a_reference_serves_where_the_checkpoint_says_so() -> None:
     for place, name in enumerate(SOURCES[1:], start=1):
         models = [replace(model, source=np.full(4, place, np.uint8)) for model in MODELS]
         found = Predictor(models).forecast(SYMBOLS, CUTOFF)
-        assert np.array_equal(found.quantiles, found.references[name])
+        assert np.array_equal(found.quantiles, found.said[name])
         assert set(found.sources) == {name}
         assert all("reference" in flags for flags in found.flags)
 
@@ -226,7 +226,7 @@ def test_calibration_is_applied_last_to_whoever_serves() -> None:
     assert np.array_equal(found.quantiles[1:], plain.quantiles[1:])
     assert np.allclose(found.quantiles[0], plain.quantiles[0] * calibration.factors(SYMBOLS[:1])[0][:, None])
     assert (found.volatility[0] > plain.volatility[0]).all()
-    assert np.array_equal(found.references["ewma"], plain.references["ewma"])
+    assert np.array_equal(found.said["ewma"], plain.said["ewma"])
 
 
 def spoil(name: str, change: Callable[[np.ndarray], Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -143,7 +143,7 @@ class Publisher:
                 log.error("a checkpoint was refused", model=checkpoint.name, error=error.message, hint=error.hint)
         self.models = tuple(models)
         self._model_of = {symbol: model.name for model in models for symbol in model.symbols}
-        self.predictor = Predictor(self.models, self._scoring.calibration)
+        self.predictor = Predictor(self.models, self._scoring.learning)
         self.generation, self.promoted_at = current.generation, current.promoted_at
 
     def serving(self) -> dict[str, tuple[str, ...]]:
@@ -248,7 +248,7 @@ class Publisher:
                 quantiles=forecasts.quantiles, p_up=forecasts.p_up, volatility=forecasts.volatility, flags=forecasts.flags,
                 score=forecasts.score,
             ),
-            forecasts.references,
+            forecasts.said,
         )  # fmt: skip
 
     def _entry(self, forecasts: Forecasts, i: int, issued: int, expires: int) -> Entry:

@@ -1,30 +1,34 @@
-"""What became of the forecasts: outcomes as they mature, fed to the calibration and kept as scores.
+"""What became of the forecasts: outcomes as they mature, fed to what learns from them and kept as scores.
 
-Knows the ledger, the candle store and the calibration. The outcome of horizon h is known h hours after the cutoff, so at
-each new cutoff one horizon of each of the last 24 cutoffs matures; that is what the calibration learns from, once. An
+Knows the ledger, the candle store and `Learning`. The outcome of horizon h is known h hours after the cutoff, so at
+each new cutoff one horizon of each of the last 24 cutoffs matures; that is what is learned from, once. An
 issue is scored as a whole when its last horizon has matured. Everything is worked out from what is on disk, so nothing
-has to be remembered across a restart but the calibration itself and how far it has come. Runs in the disk thread.
+has to be remembered across a restart but what was learned and how far it has come. Runs in the disk thread.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from cryptod.daemon.records import Records
-from cryptod.errors import StoreError
-from cryptod.forecast.calibration import Calibration
+from cryptod.forecast.learning import Learning, Spoken, mature
+from cryptod.forecast.predictor import ALONE
 from cryptod.forecast.scores import pinball
 from cryptod.logs import get_logger
-from cryptod.market import CLOSE, HOUR, MAX_HORIZON, NOT_FETCHED, QUANTILE_LEVELS, Float64, Panel
+from cryptod.market import CLOSE, HOUR, MAX_HORIZON, NOT_FETCHED, Float32, Float64, Panel
 from cryptod.store.ledger import Issue, Ledger, Score
 
 CATCH_UP_HOURS: Final = 72
-"""After a longer pause the calibration starts from the latest outcomes: older ones say little about today."""
+"""After a longer pause learning goes on from the latest outcomes: older ones say little about today."""
 SCORED_BACK_HOURS: Final = 8 * 24
 SERVED: Final = "served"
-"""The forecaster that was served, whichever it was, beside the references in a score."""
+"""What was served, whoever made it, beside each forecaster by itself in a score."""
+REMEMBERED_COINS: Final = 400
+"""Issues of so many coins are kept in memory for the day in which they mature, 120 kB a coin; larger ones are read again each hour."""
+_RECORD: Final = "learning"
 
 log = get_logger("scoring")
 
@@ -45,18 +49,17 @@ def last_closes(panel: Panel) -> Float64:
 
 
 class Scoring:
-    """Feeds ``calibration`` and writes the ledger's scores. ``candles(symbols, start, cutoff)`` reads a panel."""
+    """Feeds ``learning`` and writes the ledger's scores. ``candles(symbols, start, cutoff)`` reads a panel."""
 
     def __init__(self, ledger: Ledger, records: Records, candles: Candles) -> None:
         self._ledger, self._records, self._candles = ledger, records, candles
-        saved: dict[str, Any] = records.get("calibration") or {}
-        self.calibration, self._learned_to = Calibration(), int(saved.get("to", 0))
-        if saved.get("symbols"):
-            try:
-                theta = np.frombuffer(saved["theta"], np.float64).reshape(len(saved["symbols"]), -1)
-                self.calibration = Calibration.restore({"symbols": saved["symbols"], "theta": theta})
-            except (StoreError, ValueError, KeyError) as error:
-                log.warning("the calibration's state could not be read; it is learned anew", error=str(error))
+        self._recent: dict[tuple[int, int], Spoken] = {}
+        saved: dict[str, Any] = records.get(_RECORD) or {}
+        self.learning, self._learned_to = Learning(), int(saved.get("to", 0))
+        if saved:
+            self.learning, errors = Learning.restore(_unpacked(saved["state"]))
+            for error in errors:
+                log.warning("a part of what was learned could not be read; it is learned anew", error=error.message)
 
     def mature(self, cutoff: int) -> None:
         """Take in the outcomes that are known at ``cutoff`` (UTC ms) and were not known before."""
@@ -66,27 +69,36 @@ class Scoring:
         self._score(cutoff)
 
     def _learn(self, first: int, cutoff: int) -> None:
-        """Teach the calibration hour by hour; each forecast counts once at each horizon: the first that was issued for its cutoff."""
-        issues: dict[int, list[Issue]] = {}
-        for issue in self._ledger.read(first - MAX_HORIZON * HOUR.ms, cutoff):
-            issues.setdefault(issue.cutoff, []).append(issue)
-        symbols = tuple(sorted({symbol for group in issues.values() for issue in group for symbol in issue.symbols}))
+        """Learn hour by hour; each forecast counts once at each horizon: the first that was issued for its cutoff."""
+        spoken: dict[int, list[Spoken]] = {}
+        for at, issue in self._spoken(first - MAX_HORIZON * HOUR.ms, cutoff):
+            spoken.setdefault(at, []).append(issue)
+        symbols = tuple(sorted({symbol for group in spoken.values() for issue in group for symbol in issue.symbols}))
         if symbols:
             closes = last_closes(self._candles(symbols, first - (MAX_HORIZON + 1) * HOUR.ms, cutoff))
-            place = {symbol: column for column, symbol in enumerate(symbols)}
             for now in range(first, cutoff + 1, HOUR.ms):
-                quantiles = np.full((len(symbols), MAX_HORIZON, len(QUANTILE_LEVELS)), np.nan, np.float32)
-                outcomes = np.full((len(symbols), MAX_HORIZON), np.nan)
                 close = closes[len(closes) - 1 - (cutoff - now) // HOUR.ms]
-                for h in range(1, MAX_HORIZON + 1):
-                    for issue in reversed(issues.get(now - h * HOUR.ms, [])):  # the first one last: it is the one that stays
-                        columns = np.array([place[symbol] for symbol in issue.symbols])
-                        quantiles[columns, h - 1] = issue.quantiles[:, h - 1]
-                        outcomes[columns, h - 1] = np.log(close[columns] / issue.close)
-                self.calibration.update(symbols, quantiles, outcomes)
+                ago = [spoken.get(now - h * HOUR.ms, []) for h in range(1, MAX_HORIZON + 1)]
+                self.learning.learn(mature(symbols, close, ago))
         self._learned_to = cutoff
-        state = self.calibration.export()
-        self._records.set("calibration", {"to": cutoff, "symbols": state["symbols"], "theta": np.asarray(state["theta"]).tobytes()})
+        self._records.set(_RECORD, {"to": cutoff, "state": _packed(self.learning.export())})
+
+    def _spoken(self, start: int, end: int) -> list[tuple[int, Spoken]]:
+        """What was issued at cutoffs in [start, end), in order, each with its cutoff; read from the ledger once where memory allows."""
+        found, kept = [], {}
+        for key in self._ledger.keys(start, end):
+            one = self._recent.get(key)
+            if one is None:
+                issue = self._ledger.get(*key)
+                if issue is None:
+                    continue
+                combined = np.array([ALONE.isdisjoint(flags) for flags in issue.flags or ((),) * len(issue.symbols)])
+                one = Spoken(issue.symbols, issue.close, issue.quantiles, self._ledger.references(*key), combined)
+            if len(one.symbols) <= REMEMBERED_COINS:
+                kept[key] = one
+            found.append((key[0], one))
+        self._recent = kept
+        return found
 
     def _score(self, cutoff: int) -> None:
         """Score the issues whose last horizon has matured."""
@@ -114,6 +126,25 @@ class Scoring:
         )
 
 
-def mean_loss(quantiles: Any, outcomes: Float64) -> Float64:
+def _packed(state: Any) -> Any:
+    """The state with its arrays as (type, shape, bytes), which a record can hold."""
+    if isinstance(state, Mapping):
+        return {name: _packed(part) for name, part in state.items()}
+    return [state.dtype.str, list(state.shape), state.tobytes()] if isinstance(state, np.ndarray) else state
+
+
+def _unpacked(state: Any) -> Any:
+    """The state again; what is no array of numbers stays as it is, and whoever is given it complains."""
+    if isinstance(state, Mapping):
+        return {name: _unpacked(part) for name, part in state.items()}
+    if isinstance(state, list) and len(state) == 3 and isinstance(state[2], bytes):
+        try:
+            return np.frombuffer(state[2], state[0]).reshape(state[1]).copy()
+        except (ValueError, TypeError):
+            return None
+    return state
+
+
+def mean_loss(quantiles: Float32, outcomes: Float64) -> Float64:
     """float64 [N, H]: pinball loss, mean over the levels."""
     return np.asarray(pinball(quantiles, outcomes).mean(axis=-1))

@@ -44,6 +44,8 @@ _REVERSAL_MARKET = [MARKET.index(f"trend_{k}") for k in TRENDS[:-1]]
 LOCATION_TERMS: Final = len(_REVERSAL)
 LOCATION_RIDGE: Final = 0.1
 
+WAVE_TERMS: Final = 2
+
 _LEVEL_24 = COLUMN["level_24"]
 _RAW_24 = COLUMN["raw_24"]
 
@@ -89,6 +91,12 @@ def _terms(own: Float32, market: Float32) -> Float64:
 def season_scale(ahead: Float64, hours: Int64) -> Float64:
     """float64 [..., 1, 24]: square root of the mean seasonal factor of the coming hours; ``ahead`` is `Season.ahead`."""
     return np.sqrt(ahead[hours])[..., None, :]
+
+
+def daily_wave(hours: Int64) -> Float64:
+    """float64 [..., WAVE_TERMS]: sine and cosine of the hour of the day, of ``hours`` [...] of the week."""
+    angle = 2.0 * np.pi / 24.0 * (np.asarray(hours) % 24)
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1)
 
 
 def reference_scales(name: str, own: Float32, market: Float32, ahead_scale: Float64, har: Float64) -> Float64:

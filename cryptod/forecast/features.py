@@ -25,8 +25,8 @@ from cryptod.errors import CheckpointError
 from cryptod.forecast.season import Season, hour_of_week
 from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, NOT_FETCHED, OPEN, VOLUME, Bool, Float32, Float64, Int64, Panel, UInt8
 
-SCHEMA: Final = 1
-"""Raised whenever a feature, a half-life or their order changes: a checkpoint of another schema is refused."""
+SCHEMA: Final = 2
+"""Raised whenever a feature, a half-life or their order, or what a model holds, changes: a checkpoint of another schema is refused."""
 
 LEVELS: Final = (1, 2, 4, 12, 24, 48, 168, 672)
 RANGES: Final = (2, 12)

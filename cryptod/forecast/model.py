@@ -4,7 +4,8 @@ Knows arrays, features and the references; no store, no clock, no torch. A forec
 
     quantile = scale(coin, h) x factor(coin, h) x (location(coin, h) + residual quantile(h, level))
 
-with log scale = half (HARX + network correction) + half the log of the season ahead, raised where the width would shrink with h; the
+with log scale = half (HARX + network correction) + half the log of the season ahead + a daily wave, raised where the width would shrink
+with h. The season is that of the range within an hour; the wave (`baselines.daily_wave`) is by what returns differ from it. The
 residuals' median is 0 and the location a small reversal of moves against the market: the window's drift is not extrapolated. The
 references are issued beside it, and `source` says per coin which of them all is served.
 """
@@ -32,18 +33,18 @@ LOOSE_PEG: Final = 3.0
 
 
 class Quantiles(NamedTuple):
-    """Quantiles of the cumulative log return, float32 [..., n, 24, 9]: as served, and each reference's."""
+    """Quantiles of the cumulative log return, float32 [..., n, 24, 9]: of whoever serves each coin, and of each of `SOURCES`."""
 
     served: Float32
-    references: dict[str, Float32]
+    said: dict[str, Float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
     """The current parameters of one batch of n coins.
 
-    ``harx`` [24, HARX_TERMS], ``har`` [24, HAR_TERMS], ``residuals`` [24, 9], ``factors`` [n, 24], ``rest`` [n] (mean
-    variance per hour in training): float64. ``weights``, ``input_mean``, ``input_scale``: the network's, float32.
+    ``harx`` [24, HARX_TERMS], ``har`` [24, HAR_TERMS], ``wave`` [24, 2], ``residuals`` [24, 9], ``factors`` [n, 24], ``rest`` [n]
+    (mean variance per hour in training): float64. ``weights``, ``input_mean``, ``input_scale``: the network's, float32.
     ``tables``: float32 [4, n, 24, 9] residual quantiles of the references. ``source``: uint8 [n], places in `SOURCES`.
     ``pegged``: bool [n]. ``precision`` [INPUTS, INPUTS], ``limit``: for `strangeness`. ``state``: the recursions at
     ``cutoff``.
@@ -56,6 +57,7 @@ class Model:
     season: Season
     harx: Float64
     har: Float64
+    wave: Float64
     weights: dict[str, Float32]
     input_mean: Float32
     input_scale: Float32
@@ -78,7 +80,7 @@ class Model:
         week that opens at the cutoff.
         """
         log_variance = baselines.harx_terms(own, market) @ self.harx.T + self.correction(own, market)
-        ahead = baselines.season_scale(self.season.ahead(), hours)
+        ahead = baselines.season_scale(self.season.ahead(), hours) * np.exp(baselines.daily_wave(hours) @ self.wave.T)[..., None, :]
         return baselines.widening(np.exp(0.5 * log_variance) * ahead, self.residuals[:, -1] - self.residuals[:, 0])
 
     def correction(self, own: Float32, market: Float32) -> Float32:
@@ -90,17 +92,17 @@ class Model:
     def quantiles(self, own: Float32, market: Float32, hours: Int64, coins: Int64) -> Quantiles:
         """Quantiles for the coins in columns ``coins`` [n] of this model, of features as in `scales`."""
         ahead = baselines.season_scale(self.season.ahead(), hours)
-        references = {}
+        said = {SOURCES[0]: self.own_quantiles(own, market, hours, coins)}
         for place, name in enumerate(REFERENCES):
             scale = baselines.reference_scales(name, own, market, ahead, self.har)
-            references[name] = scale[..., None].astype(np.float32) * self.tables[place][coins]
+            said[name] = scale[..., None].astype(np.float32) * self.tables[place][coins]
         source = self.source[coins]
-        served = self.own_quantiles(own, market, hours, coins)
+        served = said[SOURCES[0]].copy()
         for place in np.unique(source[source > 0]):
-            served[..., source == place, :, :] = references[SOURCES[place]][..., source == place, :, :]
+            served[..., source == place, :, :] = said[SOURCES[place]][..., source == place, :, :]
         if self.pegged[coins].any():
             served *= np.where(self.pegged[coins], self.looseness(own, coins), 1.0)[..., None, None].astype(np.float32)
-        return Quantiles(served, references)
+        return Quantiles(served, said)
 
     def own_quantiles(self, own: Float32, market: Float32, hours: Int64, coins: Int64) -> Float32:
         """The model's, whoever serves."""
@@ -208,6 +210,7 @@ def _shapes(coins: int) -> dict[str, tuple[tuple[int, ...], type]]:
     return {
         "harx": ((MAX_HORIZON, baselines.HARX_TERMS), np.float64),
         "har": ((MAX_HORIZON, baselines.HAR_TERMS), np.float64),
+        "wave": ((MAX_HORIZON, baselines.WAVE_TERMS), np.float64),
         "input_mean": ((network.INPUTS,), np.float32),
         "input_scale": ((network.INPUTS,), np.float32),
         "location": ((MAX_HORIZON, baselines.LOCATION_TERMS), np.float64),

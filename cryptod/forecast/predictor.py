@@ -1,6 +1,6 @@
 """The current models together with their streaming state: candles in, forecasts out.
 
-Knows models, features and calibration; no store, no clock, no torch: what time it is, which models are current and where candles come from
+Knows models, features and what was learned online; no store, no clock, no torch: what time it is, which models are current and where candles come from
 is the caller's business. Advancing 100 coins by an hour and forecasting them all takes a few milliseconds.
 """
 
@@ -14,9 +14,8 @@ import numpy as np
 
 from cryptod.errors import DataError
 from cryptod.forecast import distribution
-from cryptod.forecast.baselines import REFERENCES
-from cryptod.forecast.calibration import Calibration
 from cryptod.forecast.features import HALT_HOURS, MARKET, FeatureState, absorb, market_terms
+from cryptod.forecast.learning import Learning
 from cryptod.forecast.model import SOURCES, Model
 from cryptod.forecast.season import Season, hour_of_week
 from cryptod.market import HOUR, MAX_HORIZON, NOT_FETCHED, QUANTILE_LEVELS, Float32, Float64, Int64, Panel
@@ -26,6 +25,8 @@ __all__ = ["Forecasts", "Model", "Predictor"]
 _CHUNK: Final = 256
 _UNUSUAL: Final = 1.5
 _MEDIAN: Final = QUANTILE_LEVELS.index(0.5)
+ALONE: Final = frozenset({"halted", "pegged", "reference"})
+"""Flags of coins that one forecaster serves by itself; all others are given the forecasters' average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Forecasts:
     crossing. ``p_up``, ``volatility`` (standard deviation of the cumulative log return), ``expected_return``: float32
     [N, 24], all three read off the quantiles. ``score``: float32 [N]. ``strangeness``: float32 [N], above 1 where fewer
     than 1 % of the training rows lay farther out. ``models``: name of the checkpoint; ``sources``: which forecaster
-    serves (`SOURCES`). ``flags``: words about the coin. ``references``: name -> float32 [N, 24, 9].
+    serves (`SOURCES`). ``flags``: words about the coin. ``said``: name of each of `SOURCES` -> float32 [N, 24, 9], before it was
+    combined and calibrated.
     """
 
     symbols: tuple[str, ...]
@@ -53,7 +55,7 @@ class Forecasts:
     models: tuple[str, ...]
     sources: tuple[str, ...]
     flags: tuple[tuple[str, ...], ...]
-    references: dict[str, Float32]
+    said: dict[str, Float32]
 
 
 @dataclass(slots=True)
@@ -69,9 +71,9 @@ class _Group:
 class Predictor:
     """Models and state of all coins that can be forecast. A coin in several models is served by the last one listed."""
 
-    def __init__(self, models: Sequence[Model], calibration: Calibration | None = None) -> None:
+    def __init__(self, models: Sequence[Model], learning: Learning | None = None) -> None:
         self._models = tuple(models)
-        self.calibration = calibration
+        self.learning = learning
         serving = {symbol: (m, column) for m, model in enumerate(self._models) for column, symbol in enumerate(model.symbols)}
         self._serving = serving
         self.symbols = tuple(serving)
@@ -157,7 +159,7 @@ class Predictor:
         source = np.empty(count, np.int64)
         pegged = np.zeros(count, bool)
         quantiles = np.empty((count, MAX_HORIZON, len(QUANTILE_LEVELS)), np.float32)
-        references = {name: np.empty_like(quantiles) for name in REFERENCES}
+        said = {name: np.empty_like(quantiles) for name in SOURCES}
         market = self.market(cutoff)
         for m, rows in by_model.items():
             model, index = self._models[m], np.array(rows)
@@ -167,10 +169,10 @@ class Predictor:
             state = group.state
             cutoffs[index], close[index], halted[index] = state.at[places], state.close[places], state.halted[places]
             own = state.own[places]
-            served, beside = model.quantiles(own, market, hour_of_week(np.array(cutoff)), coins)
-            quantiles[index] = served
-            for name, values in beside.items():
-                references[name][index] = values
+            found = model.quantiles(own, market, hour_of_week(np.array(cutoff)), coins)
+            quantiles[index] = found.served
+            for name, values in found.said.items():
+                said[name][index] = values
             strangeness[index] = model.strangeness(own, market)
             pegged[index] = model.pegged[coins]
             loose[index] = pegged[index] & (model.looseness(own, coins) > 1.0)
@@ -178,7 +180,7 @@ class Predictor:
         _refuse(symbols, cutoffs, close, cutoff)
         if halted.any():
             # Nobody knows at what price a halted coin comes back: the wider of what is served and the coin's usual moves.
-            usual = references["random_walk"][halted]
+            usual = said["random_walk"][halted]
             quantiles[halted] = np.concatenate(
                 [
                     np.minimum(quantiles[halted], usual)[..., :_MEDIAN],
@@ -187,11 +189,6 @@ class Predictor:
                 ],
                 axis=-1,
             )
-        if self.calibration is not None:
-            quantiles *= self.calibration.factors(symbols)[..., None]
-        exact = quantiles.astype(np.float64)
-        p_up = 1.0 - distribution.probability_below(exact, np.zeros(exact.shape[:-1]))
-        mean, deviation = distribution.mean_and_deviation(exact)
         late = cutoffs < cutoff
         words = {
             "late": late,
@@ -201,6 +198,12 @@ class Predictor:
             "reference": (source > 0) & ~pegged,
             "unusual": strangeness > _UNUSUAL,
         }
+        if self.learning is not None:
+            combined = ~np.logical_or.reduce([words[word] for word in ALONE])
+            quantiles = self.learning.issue(symbols, quantiles, said, combined)
+        exact = quantiles.astype(np.float64)
+        p_up = 1.0 - distribution.probability_below(exact, np.zeros(exact.shape[:-1]))
+        mean, deviation = distribution.mean_and_deviation(exact)
         return Forecasts(
             symbols=tuple(symbols),
             cutoff=cutoff,
@@ -215,7 +218,7 @@ class Predictor:
             models=tuple(self._models[self._serving[symbol][0]].name for symbol in symbols),
             sources=tuple(SOURCES[place] for place in source),
             flags=tuple(tuple(word for word, holds in words.items() if holds[row]) for row in range(count)),
-            references=references,
+            said=said,
         )
 
 

@@ -26,6 +26,11 @@ def pinball(quantiles: Float32 | Float64, outcomes: Float64) -> Float64:
     return np.asarray(np.maximum(_P * error, (_P - 1.0) * error))
 
 
+def slope(quantiles: Float64, outcomes: Float64) -> Float64:
+    """float64 [..., 9]: derivative of `pinball` by the quantile; times (quantile - outcome) it is the loss itself."""
+    return np.asarray((outcomes[..., None] < quantiles) - _P)
+
+
 def crps(quantiles: Float32 | Float64, outcomes: Float64) -> Float64:
     """float64 [...]: continuous ranked probability score, taken as twice the mean pinball loss over the levels."""
     return np.asarray(2.0 * pinball(quantiles, outcomes).mean(axis=-1))

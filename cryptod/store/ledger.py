@@ -189,6 +189,11 @@ class Ledger:
         """Scores of issues with ``start <= cutoff < end``, oldest first; as `read`."""
         return self._read("scores", start, end, symbols, _score)
 
+    def keys(self, start: int, end: int) -> list[tuple[int, int]]:
+        """(cutoff, seq) of the issues with ``start <= cutoff < end``, oldest first."""
+        with self._environment.read(lend=True) as txn:
+            return [_pair(key) for key, _ in txn.scan("issues", _KEY.pack(max(0, start), 0), _KEY.pack(max(0, end), 0))]
+
     def unscored(self, start: int, end: int) -> list[tuple[int, int]]:
         """(cutoff, seq) of the issues with ``start <= cutoff < end`` that have no score, oldest first."""
         with self._environment.read(lend=True) as txn:

@@ -51,8 +51,7 @@ def evaluate(model: Model, window: Window, rows: Int64, coins: Int64 | None = No
         outcomes = window.outcomes(part)[:, known]
         found = plain.quantiles(window.own[part][:, known], window.market[part], window.hours[part], columns[known])
         for name in names:
-            quantiles = found.served if name == "model" else found.references[name]
-            losses[name][first : first + len(part), known] = scores.pooled_crps(quantiles, outcomes)
+            losses[name][first : first + len(part), known] = scores.pooled_crps(found.said[name], outcomes)
         for percent in INTERVALS:
             hits[percent][known] += scores.covered(found.served[..., scored, :], outcomes[..., scored], percent).sum(axis=0)
         count[known] += np.isfinite(outcomes[..., 0]).sum(axis=0)

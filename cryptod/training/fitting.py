@@ -102,6 +102,9 @@ def assemble(
         log_variance = residual[part] + network.forward(weights, network.standardise(window.inputs(part), *scaler))
         residual[part] = window.outcome[part] * np.exp(-0.5 * log_variance - ahead[window.hours[window.row[part]]])
     pool = chosen & ordinary(window)
+    wave = _wave(window, residual, np.flatnonzero(pool))
+    for part in pieces(len(residual)):
+        residual[part] *= np.exp(-(baselines.daily_wave(window.hours[window.row[part]]) @ wave.T)).astype(np.float32)
     residuals = baselines.residual_quantiles(residual[pool])
     if not (residuals[:, -1] > residuals[:, 0]).all():
         raise DataError(f"the prices of {len(window.symbols)} coins hardly move", hint="leave coins without trade out of the universe")
@@ -118,6 +121,7 @@ def assemble(
         season=Season(window.season.variance, window.season.volume),
         harx=linear.harx,
         har=linear.har,
+        wave=wave,
         weights=weights,
         input_mean=scaler[0],
         input_scale=scaler[1],
@@ -139,6 +143,21 @@ def _terms(terms: Callable[[Float32, Float32], Float64], window: Window, rows: I
     """float64 [len(rows), K]: regressors of some origins."""
     time, coin = window.row[rows], window.coin[rows]
     return terms(window.own[time, coin][:, None], window.market[time])[:, 0]
+
+
+def _wave(window: Window, residual: Float32, pool: Int64) -> Float64:
+    """float64 [24, WAVE_TERMS]: log scale of residuals over the hours of the day on `baselines.daily_wave`, one harmonic.
+
+    Least squares of each horizon's cut sizes over their mean, less 1: to first order the logarithm of the scale.
+    """
+    rows = pool[::_EVERY]
+    hours = window.hours[window.row[rows]]
+    size = np.abs(residual[rows]).astype(np.float64)
+    size = np.minimum(size, 1.5 * np.quantile(size, 0.975, axis=0))
+    x = baselines.daily_wave(hours)
+    x = x - x.mean(axis=0)
+    found = np.linalg.solve(x.T @ x + 1e-6 * np.eye(x.shape[1]), x.T @ (size / np.maximum(size.mean(axis=0), 1e-12) - 1.0))
+    return np.asarray(found.T)
 
 
 def _factors(window: Window, residual: Float32, chosen: Bool, residuals: Float64) -> Float64:
