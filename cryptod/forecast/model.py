@@ -30,6 +30,8 @@ SOURCES: Final = ("model", *REFERENCES)
 LOOSE_PEG: Final = 3.0
 """A pegged coin's quantiles widen once its volatility of the last hours is so many times that of its training window."""
 
+_ALL: Final = slice(None)
+
 
 class Quantiles(NamedTuple):
     """Quantiles of the cumulative log return, float32 [..., n, 24, 9]: as served, and each reference's."""
@@ -89,11 +91,7 @@ class Model:
 
     def quantiles(self, own: Float32, market: Float32, hours: Int64, coins: Int64) -> Quantiles:
         """Quantiles for the coins in columns ``coins`` [n] of this model, of features as in `scales`."""
-        ahead = baselines.season_scale(self.season.ahead(), hours)
-        references = {}
-        for place, name in enumerate(REFERENCES):
-            scale = baselines.reference_scales(name, own, market, ahead, self.har)
-            references[name] = scale[..., None].astype(np.float32) * self.tables[place][coins]
+        references = {name: self.reference_quantiles(name, own, market, hours, coins) for name in REFERENCES}
         source = self.source[coins]
         served = self.own_quantiles(own, market, hours, coins)
         for place in np.unique(source[source > 0]):
@@ -102,11 +100,19 @@ class Model:
             served *= np.where(self.pegged[coins], self.looseness(own, coins), 1.0)[..., None, None].astype(np.float32)
         return Quantiles(served, references)
 
-    def own_quantiles(self, own: Float32, market: Float32, hours: Int64, coins: Int64) -> Float32:
-        """The model's, whoever serves."""
-        scale = (self.scales(own, market, hours) * self.factors[coins]).astype(np.float32)
-        location = (baselines.location_terms(own, market) @ self.location.T).astype(np.float32)
-        return scale[..., None] * (location[..., None] + self.residuals.astype(np.float32))
+    def own_quantiles(self, own: Float32, market: Float32, hours: Int64, coins: Int64, horizons: Int64 | slice = _ALL) -> Float32:
+        """The model's, whoever serves, at some of the horizons: float32 [..., n, len(horizons), 9]."""
+        scale = (self.scales(own, market, hours) * self.factors[coins])[..., horizons].astype(np.float32)
+        location = (baselines.location_terms(own, market) @ self.location[horizons].T).astype(np.float32)
+        return scale[..., None] * (location[..., None] + self.residuals[horizons].astype(np.float32))
+
+    def reference_quantiles(
+        self, name: str, own: Float32, market: Float32, hours: Int64, coins: Int64, horizons: Int64 | slice = _ALL
+    ) -> Float32:
+        """Those of reference ``name``, whoever serves."""
+        ahead = baselines.season_scale(self.season.ahead()[:, horizons], hours)
+        scale = baselines.reference_scales(name, own, market, ahead, self.har[horizons])
+        return scale[..., None].astype(np.float32) * self.tables[REFERENCES.index(name)][coins][:, horizons]
 
     def looseness(self, own: Float32, coins: Int64) -> Float64:
         """float64 [..., n]: 1 while a coin is as calm as in training, above it once it moves `LOOSE_PEG` times as much or more."""
