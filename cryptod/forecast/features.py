@@ -51,6 +51,8 @@ _MOST: Final = 1e30
 """A price outside of these is none: neither ratios nor turnover can overflow."""
 _TINY: Final = 1e-9
 _FOUR_LN2: Final = 4.0 * np.log(2.0)
+_PIECE: Final = 12_800
+"""Coins times hours that `scan` absorbs at a time."""
 
 
 def _slices(*groups: tuple[int, ...]) -> list[slice]:
@@ -209,9 +211,14 @@ class Rows:
     count: Float64
 
 
-def scan(state: FeatureState, panel: Panel, season: Season, *, rows: int = 512) -> Iterator[tuple[slice, Rows]]:
-    """`absorb` the panel in pieces of at most ``rows`` hours, in bounded memory: (rows of the panel, what was recorded)."""
+def scan(state: FeatureState, panel: Panel, season: Season, *, rows: int = 0) -> Iterator[tuple[slice, Rows]]:
+    """`absorb` the panel in pieces of at most ``rows`` hours, in bounded memory: (rows of the panel, what was recorded).
+
+    By default as many hours as keep the pieces of any number of coins in the processor's cache: the loops over the hours cost nearly
+    the same for one coin and for a hundred, so coins are best scanned together.
+    """
     times = panel.open_times
+    rows = rows or min(max(_PIECE // max(len(panel.symbols), 1), 64), 512)
     for first in range(0, len(times), rows):
         part = slice(first, min(first + rows, len(times)))
         yield part, absorb(state, panel.values[part], panel.status[part], times[part], season)

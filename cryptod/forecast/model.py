@@ -31,6 +31,8 @@ SOURCES: Final = ("model", *REFERENCES)
 LOOSE_PEG: Final = 3.0
 """A pegged coin's quantiles widen once its volatility of the last hours is so many times that of its training window."""
 
+_ALL: Final = slice(None)
+
 
 class Quantiles(NamedTuple):
     """Quantiles of the cumulative log return, float32 [..., n, 24, 9]: of whoever serves each coin, and of each of `SOURCES`."""
@@ -91,11 +93,8 @@ class Model:
 
     def quantiles(self, own: Float32, market: Float32, hours: Int64, coins: Int64) -> Quantiles:
         """Quantiles for the coins in columns ``coins`` [n] of this model, of features as in `scales`."""
-        ahead = baselines.season_scale(self.season.ahead(), hours)
         said = {SOURCES[0]: self.own_quantiles(own, market, hours, coins)}
-        for place, name in enumerate(REFERENCES):
-            scale = baselines.reference_scales(name, own, market, ahead, self.har)
-            said[name] = scale[..., None].astype(np.float32) * self.tables[place][coins]
+        said |= {name: self.reference_quantiles(name, own, market, hours, coins) for name in REFERENCES}
         source = self.source[coins]
         served = said[SOURCES[0]].copy()
         for place in np.unique(source[source > 0]):
@@ -104,11 +103,19 @@ class Model:
             served *= np.where(self.pegged[coins], self.looseness(own, coins), 1.0)[..., None, None].astype(np.float32)
         return Quantiles(served, said)
 
-    def own_quantiles(self, own: Float32, market: Float32, hours: Int64, coins: Int64) -> Float32:
-        """The model's, whoever serves."""
-        scale = (self.scales(own, market, hours) * self.factors[coins]).astype(np.float32)
-        location = (baselines.location_terms(own, market) @ self.location.T).astype(np.float32)
-        return scale[..., None] * (location[..., None] + self.residuals.astype(np.float32))
+    def own_quantiles(self, own: Float32, market: Float32, hours: Int64, coins: Int64, horizons: Int64 | slice = _ALL) -> Float32:
+        """The model's, whoever serves, at some of the horizons: float32 [..., n, len(horizons), 9]."""
+        scale = (self.scales(own, market, hours) * self.factors[coins])[..., horizons].astype(np.float32)
+        location = (baselines.location_terms(own, market) @ self.location[horizons].T).astype(np.float32)
+        return scale[..., None] * (location[..., None] + self.residuals[horizons].astype(np.float32))
+
+    def reference_quantiles(
+        self, name: str, own: Float32, market: Float32, hours: Int64, coins: Int64, horizons: Int64 | slice = _ALL
+    ) -> Float32:
+        """Those of reference ``name``, whoever serves."""
+        ahead = baselines.season_scale(self.season.ahead()[:, horizons], hours)
+        scale = baselines.reference_scales(name, own, market, ahead, self.har[horizons])
+        return scale[..., None].astype(np.float32) * self.tables[REFERENCES.index(name)][coins][:, horizons]
 
     def looseness(self, own: Float32, coins: Int64) -> Float64:
         """float64 [..., n]: 1 while a coin is as calm as in training, above it once it moves `LOOSE_PEG` times as much or more."""

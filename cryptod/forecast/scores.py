@@ -39,7 +39,11 @@ def crps(quantiles: Float32 | Float64, outcomes: Float64) -> Float64:
 def pooled_crps(quantiles: Float32 | Float64, outcomes: Float64) -> Float64:
     """float64 [...]: mean over `SCORED_HORIZONS` of CRPS / sqrt(h), of quantiles [..., 24, 9] and outcomes [..., 24]."""
     columns = np.array(SCORED_HORIZONS) - 1
-    each = crps(quantiles[..., columns, :], outcomes[..., columns])
+    return pooled(crps(quantiles[..., columns, :], outcomes[..., columns]))
+
+
+def pooled(each: Float64) -> Float64:
+    """float64 [...]: the pooled CRPS of the CRPS [..., 6] at `SCORED_HORIZONS`."""
     return np.asarray((each / np.sqrt(np.array(SCORED_HORIZONS))).mean(axis=-1))
 
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,19 +25,26 @@ from cryptod.forecast import network
 from cryptod.forecast.features import WARM_HOURS, FeatureState, scan
 from cryptod.forecast.model import Model
 from cryptod.forecast.season import FLAT, Season, SeasonSums
-from cryptod.market import HOUR, MAX_HORIZON, Bool, Float32, Int64, Panel
+from cryptod.market import HOUR, MAX_HORIZON, Bool, Float32, Float64, Int64, Panel
 from cryptod.store.candles import CandleStore
 from cryptod.store.checkpoints import read_checkpoint, write_checkpoint
 from cryptod.training import evaluation, fitting, gate, trainer, window
 from cryptod.training.fitting import Linear
 from cryptod.training.trainer import Trained
-from cryptod.training.window import MarketSums, Window
+from cryptod.training.window import MarketSums, Recording, Window
 from cryptod.worker.messages import Batch, BatchDone, BatchFailed, Finished, Progress, Report, TrainOrder
 
 MONTH_HOURS: Final = 730
 HOLDOUT_HOURS: Final = {"full": 14 * 24, "incremental": 7 * 24}
 """Unseen hours at the window's end on which training stops early and the gate judges."""
-_GROUP: Final = 32
+REFERENCES_HOURS: Final = 24
+"""An incremental update keeps the champion's references, coefficients and tables, until they are a day old: of half a year
+that a table is made from, a day is nothing, and sorting is a third of an update's time.
+"""
+_GROUP: Final = 128
+"""Coins scanned together."""
+_KEPT: Final = 128
+"""Coins of which an incremental update keeps the recordings that the market's means were made from: half a megabyte each."""
 _BEAT_SECONDS: Final = 0.4
 _FAILURES: Final = (CryptodError, ArithmeticError, ValueError, RuntimeError)
 """What a batch of bad candles can end in; numpy's and torch's own errors are among the last three."""
@@ -103,6 +110,14 @@ class _Beat:
             self.report(Progress(job=self.order.job, stage=stage, done=self.done, total=total, text=text, figures=figures))
 
 
+class _References(NamedTuple):
+    """Reference forecasters as they are kept: coefficients, tables, and the cutoff of the candles that they were made from."""
+
+    har: Float64
+    tables: Float32
+    since: int
+
+
 class _Run:
     """One order on its way: the season, the market's means and the surveys of all coins, once `prepare` is through."""
 
@@ -117,6 +132,7 @@ class _Run:
         self._seasons: dict[str, Season] = {}
         self._season = FLAT
         self._market: Float32 = np.zeros((0, 0), np.float32)
+        self._recordings: list[Recording] = []
 
     def prepare(self) -> None:
         """Everything that needs all coins: surveys, the season (from the champions at an incremental update), the market's means."""
@@ -125,14 +141,13 @@ class _Run:
         if not self._seasons:
             self._season = self._estimate_season()
         groups: dict[bytes, list[str]] = {}
-        for symbol in self._order.universe:
+        for symbol in self._in_order():
             groups.setdefault(self._season_of(symbol).variance.tobytes(), []).append(symbol)
         sums = MarketSums((self._end - self._start) // HOUR.ms)
         for symbols in groups.values():
             for panel, pegged in self._groups(symbols, "market"):
-                state = FeatureState.empty(len(panel.symbols))
-                for part, rows in scan(state, panel, self._season_of(panel.symbols[0])):
-                    sums.add(part, rows.own, rows.live & (rows.count >= WARM_HOURS) & ~pegged)
+                for part, own, warm in self._scanned(panel, self._season_of(panel.symbols[0])):
+                    sums.add(part, own, warm & ~pegged)
         self._market = sums.means()
 
     def batch(self, batch: Batch, began: float) -> BatchDone:
@@ -150,21 +165,22 @@ class _Run:
         champion = champions[0][0] if champions else None
         incremental = self._order.kind == "incremental" and champion is not None
         season = champion.season if incremental and champion is not None else self._season
-        panel = self._candles.panel(symbols, self._start, self._end)
         pegged = np.array([symbol in self._pegged for symbol in symbols])
-        laid = window.build(panel, pegged, season, self._market)
+        laid = window.build(self._recording(symbols, season), pegged, self._market)
         self._beat("fit", label)
         split = laid.length - MAX_HORIZON - HOLDOUT_HOURS["incremental" if incremental else "full"]
         pool = fitting.ordinary(laid)
         before, after = laid.row < split - MAX_HORIZON, laid.row >= split
         everything = np.ones(len(laid.row), bool)
-        linear = fitting.fit_linear(laid, pool & (everything if incremental else before))
+        references = self._references(champions) if incremental else None
+        linear = fitting.fit_linear(laid, pool & (everything if incremental else before), references.har if references else None)
         scaler = (
             (champion.input_mean, champion.input_scale) if incremental and champion is not None else fitting.fit_scaler(laid, pool & before)
         )
         trained = self._train(laid, linear, scaler, pool & before, pool & after, champion if incremental else None, batch.number, label)
         self._beat("evaluate", label)
-        challenger = fitting.assemble(laid, everything if incremental else before, linear, trained.weights, scaler)
+        chosen = everything if incremental else before
+        challenger = fitting.assemble(laid, chosen, linear, trained.weights, scaler, references.tables if references else None)
         verdict = self._judge(laid, challenger, champions, np.arange(split, laid.length - MAX_HORIZON))
         if not incremental:
             linear = fitting.fit_linear(laid, pool)
@@ -178,7 +194,7 @@ class _Run:
             "coins": float(len(symbols)),
         }
         self._beat("write", label)
-        name = self._write(laid, challenger, verdict, figures, incremental, batch)
+        name = self._write(laid, challenger, verdict, figures, references.since if references else self._end, incremental, batch)
         self._beat.done += len(batch.symbols)
         self._beat("written", label)
         return BatchDone(
@@ -191,6 +207,40 @@ class _Run:
             left_out=left_out,
             seconds=seconds,
         )
+
+    def _in_order(self) -> list[str]:
+        """The universe, batch by batch, then what is in no batch."""
+        batched = dict.fromkeys(symbol for batch in self._order.batches for symbol in batch.symbols)
+        known = set(self._order.universe)
+        return [symbol for symbol in batched if symbol in known] + [symbol for symbol in self._order.universe if symbol not in batched]
+
+    def _scanned(self, panel: Panel, season: Season) -> Iterator[tuple[slice, Float32, Bool]]:
+        """Features of some hours after the other, and where they mean something. A few coins' recordings are kept for the batches."""
+        kept = sum(len(recording.symbols) for recording in self._recordings)
+        if self._order.kind == "incremental" and kept + len(panel.symbols) <= _KEPT:
+            recording = window.record(panel, season)
+            self._recordings.append(recording)
+            for part in window.pieces(len(recording.own), 128):
+                yield part, recording.own[part], recording.warm[part]
+        else:
+            for part, rows in scan(FeatureState.empty(len(panel.symbols)), panel, season):
+                yield part, rows.own, rows.live & (rows.count >= WARM_HOURS)
+
+    def _recording(self, symbols: tuple[str, ...], season: Season) -> Recording:
+        """The coins' candles, scanned; what was kept of the market's pass is not scanned again."""
+        for recording in self._recordings:
+            columns = {symbol: column for column, symbol in enumerate(recording.symbols)}
+            if columns.keys() >= set(symbols) and np.array_equal(recording.season.variance, season.variance):
+                return recording.coins(np.array([columns[symbol] for symbol in symbols]))
+        return window.record(self._candles.panel(symbols, self._start, self._end), season)
+
+    def _references(self, champions: list[tuple[Model, Int64]]) -> _References | None:
+        """The champion's, where one serves all coins and its references are not a day old."""
+        model, columns = champions[0]
+        since = model.meta.get("references")
+        if not isinstance(since, int) or not 0 <= self._end - since < REFERENCES_HOURS * HOUR.ms or (columns < 0).any():
+            return None
+        return _References(model.har, model.tables[:, columns], since)
 
     def _groups(self, symbols: Sequence[str], stage: str) -> Iterator[tuple[Panel, Bool]]:
         """Candles of the coins that can be trained, some at a time, and which of them are pegged."""
@@ -274,8 +324,7 @@ class _Run:
             self._beat("train", f"{label}: step {step} of at most {plan.steps}, loss {loss:.4f}", step=step, steps=plan.steps, loss=loss)
 
         self._beat("train", label)
-        residual = fitting.linear_fit(laid, linear)
-        np.subtract(laid.target, residual, out=residual)
+        residual = fitting.unexplained(laid, linear)
         return trainer.train(weights, fitting.standardised(laid, scaler), residual, rows, np.flatnonzero(hold), plan, progress)
 
     def _judge(self, laid: Window, challenger: Model, champions: list[tuple[Model, Int64]], rows: Int64) -> gate.Verdict:
@@ -287,7 +336,9 @@ class _Run:
             serving = one if serving is None else evaluation.merge(serving, one, columns >= 0)
         return gate.judge(found, serving, ~laid.pegged)
 
-    def _write(self, laid: Window, model: Model, verdict: gate.Verdict, figures: dict[str, float], incremental: bool, batch: Batch) -> str:
+    def _write(
+        self, laid: Window, model: Model, verdict: gate.Verdict, figures: dict[str, float], references: int, incremental: bool, batch: Batch
+    ) -> str:
         """The checkpoint's name, once it is on disk."""
         kind = "incremental" if incremental else "full"
         name = f"{self._end}-{kind}-{batch.number:03d}-{self._order.job}"
@@ -301,6 +352,7 @@ class _Run:
             meta={
                 "window": [self._start, self._end],
                 "seed": self._order.seed,
+                "references": references,
                 "figures": figures,
                 "verdict": verdict.reason,
             },

@@ -6,7 +6,7 @@ Knows models, windows and scores; no store, no torch. Losses are pooled CRPS (ea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,7 +19,7 @@ from cryptod.market import Bool, Float64, Int64
 from cryptod.training.window import Window
 
 _PIECE: Final = 16
-"""Hours scored at a time: at 25 coins a megabyte for each forecaster's quantiles."""
+"""Hours scored at a time: at 25 coins a megabyte for each forecaster's losses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ def evaluate(model: Model, window: Window, rows: Int64, coins: Int64 | None = No
     ``coins``: int64 [n], the model's column of each of the window's coins (by default the same), -1 for one that it does not know.
     """
     columns = np.arange(len(window.symbols)) if coins is None else coins
-    known = columns >= 0
-    plain = replace(model, source=np.zeros_like(model.source), pegged=np.zeros_like(model.pegged))
+    known = np.flatnonzero(columns >= 0)
+    columns = columns[known]
     names = ("model", *REFERENCES) if references else ("model",)
     losses = {name: np.full((len(rows), len(window.symbols)), np.nan) for name in names}
     hits = {percent: np.zeros((len(window.symbols), len(SCORED_HORIZONS))) for percent in INTERVALS}
@@ -48,12 +48,16 @@ def evaluate(model: Model, window: Window, rows: Int64, coins: Int64 | None = No
     scored = np.array(SCORED_HORIZONS) - 1
     for first in range(0, len(rows), _PIECE):
         part = rows[first : first + _PIECE]
-        outcomes = window.outcomes(part)[:, known]
-        found = plain.quantiles(window.own[part][:, known], window.market[part], window.hours[part], columns[known])
+        own, market, hours = window.own[part][:, known], window.market[part], window.hours[part]
+        outcomes = window.outcomes(part)[:, known][..., scored]
         for name in names:
-            losses[name][first : first + len(part), known] = scores.pooled_crps(found.said[name], outcomes)
-        for percent in INTERVALS:
-            hits[percent][known] += scores.covered(found.served[..., scored, :], outcomes[..., scored], percent).sum(axis=0)
+            if name == "model":
+                quantiles = model.own_quantiles(own, market, hours, columns, scored)
+                for percent in INTERVALS:
+                    hits[percent][known] += scores.covered(quantiles, outcomes, percent).sum(axis=0)
+            else:
+                quantiles = model.reference_quantiles(name, own, market, hours, columns, scored)
+            losses[name][first : first + len(part), known] = scores.pooled(scores.crps(quantiles, outcomes))
         count[known] += np.isfinite(outcomes[..., 0]).sum(axis=0)
     number = np.where(count > 0, count, np.nan)[:, None]
     return Evaluation(losses, {percent: hit / number for percent, hit in hits.items()})

@@ -36,31 +36,39 @@ class Linear:
     harx: Float64
 
 
-def fit_linear(window: Window, chosen: Bool) -> Linear:
-    """Both regressions over the chosen origins (bool [V]), pooled over the coins. Raises `DataError` for too few of them."""
+def fit_linear(window: Window, chosen: Bool, har: Float64 | None = None) -> Linear:
+    """Both regressions over the chosen origins (bool [V]), pooled over the coins. Raises `DataError` for too few of them.
+
+    ``har``: the reference's coefficients, where it is kept as it was.
+    """
     rows = np.flatnonzero(chosen & (window.row % _EVERY == 0))
     if len(rows) < _MIN_ROWS // _EVERY:
         raise DataError(f"only {len(rows)} hours to fit {len(window.symbols)} coins on", hint="wait for more candles")
-    found = []
-    for terms, width, ridge in (
-        (baselines.har_terms, baselines.HAR_TERMS, 0.0),
-        (baselines.harx_terms, baselines.HARX_TERMS, baselines.HARX_RIDGE),
-    ):
-        moments, cross = np.zeros((width, width)), np.zeros((width, MAX_HORIZON))
-        for part in pieces(len(rows)):
-            x = _terms(terms, window, rows[part])
-            moments += x.T @ x
-            cross += x.T @ window.target[rows[part]].astype(np.float64)
-        found.append(baselines.solve(moments, cross, ridge))
-    return Linear(*found)
+    kept = _regress(baselines.har_terms, window, rows, 0.0) if har is None else har
+    return Linear(kept, _regress(baselines.harx_terms, window, rows, baselines.HARX_RIDGE))
 
 
-def linear_fit(window: Window, linear: Linear) -> Float32:
-    """float32 [V, 24]: HARX at every origin."""
-    fit = np.empty_like(window.target)
-    for part in pieces(len(fit)):
-        fit[part] = _terms(baselines.harx_terms, window, part) @ linear.harx.T
-    return fit
+def _regress(terms: Callable[[Float32, Float32], Float64], window: Window, rows: Int64, ridge: float) -> Float64:
+    """float64 [24, K]: of the log of the coming mean variance on ``terms``."""
+    moments, cross = 0.0, 0.0
+    for part in pieces(len(rows)):
+        x = _terms(terms, window, rows[part])
+        moments = moments + x.T @ x
+        cross = cross + x.T @ window.targets(rows[part]).astype(np.float64)
+    return baselines.solve(moments, cross, ridge)
+
+
+def linear_fit(window: Window, linear: Linear, rows: Int64 | slice = slice(None)) -> Float32:
+    """float32 [rows, 24]: HARX at some origins."""
+    return np.asarray(_terms(baselines.harx_terms, window, rows) @ linear.harx.T, np.float32)
+
+
+def unexplained(window: Window, linear: Linear) -> Float32:
+    """float32 [V, 24]: the log of the coming mean variance less its linear fit, which is what the network learns, at every origin."""
+    found = np.empty((len(window.row), MAX_HORIZON), np.float32)
+    for part in pieces(len(found)):
+        found[part] = window.targets(part) - linear_fit(window, linear, part)
+    return found
 
 
 def fit_scaler(window: Window, chosen: Bool) -> tuple[Float32, Float32]:
@@ -90,28 +98,29 @@ def assemble(
     linear: Linear,
     weights: dict[str, Float32],
     scaler: tuple[Float32, Float32],
+    tables: Float32 | None = None,
 ) -> Model:
     """The model of these regressions and weights, with residual quantiles over the chosen origins. Without a name: who keeps it gives one.
 
     Pooled residuals come from the coins that are not pegged; a coin's factor is the half-shrunk log ratio of its to the pool's mean of
-    min(|u|, 1.5 x the outer quantile), per horizon, so that one collapse does not set it.
+    min(|u|, 1.5 x the outer quantile), per horizon, so that one collapse does not set it. ``tables``: the references' residual
+    quantiles, where they are kept as they were; else they are taken from the chosen origins too.
     """
     ahead = 0.5 * np.log(window.season.ahead()).astype(np.float32)
-    residual = linear_fit(window, linear)
+    residual = np.empty((MAX_HORIZON, len(window.row)), np.float32).T
     for part in pieces(len(residual)):
-        log_variance = residual[part] + network.forward(weights, network.standardise(window.inputs(part), *scaler))
-        residual[part] = window.outcome[part] * np.exp(-0.5 * log_variance - ahead[window.hours[window.row[part]]])
+        log_variance = linear_fit(window, linear, part) + network.forward(weights, network.standardise(window.inputs(part), *scaler))
+        residual[part] = window.moves(part) * np.exp(-0.5 * log_variance - ahead[window.hours[window.row[part]]])
     pool = chosen & ordinary(window)
     wave = _wave(window, residual, np.flatnonzero(pool))
     for part in pieces(len(residual)):
         residual[part] *= np.exp(-(baselines.daily_wave(window.hours[window.row[part]]) @ wave.T)).astype(np.float32)
-    residuals = baselines.residual_quantiles(residual[pool])
+    residuals = baselines.residual_quantiles(residual if pool.all() else residual.T[:, pool].T)
     if not (residuals[:, -1] > residuals[:, 0]).all():
         raise DataError(f"the prices of {len(window.symbols)} coins hardly move", hint="leave coins without trade out of the universe")
     residuals -= residuals[:, QUANTILE_LEVELS.index(0.5), None]
     factors = _factors(window, residual, chosen, residuals)
     location = _location(window, residual, np.flatnonzero(pool), residuals, factors)
-    tables = _tables(window, chosen, linear)
     precision, limit = _strangeness(window, pool, scaler)
     return Model(
         name="",
@@ -129,7 +138,7 @@ def assemble(
         residuals=residuals,
         factors=factors,
         rest=window.rest,
-        tables=tables,
+        tables=_tables(window, chosen, linear) if tables is None else tables,
         source=np.where(window.pegged, 1 + REFERENCES.index("random_walk"), 0).astype(np.uint8),
         pegged=window.pegged,
         precision=precision,
@@ -139,7 +148,7 @@ def assemble(
     )
 
 
-def _terms(terms: Callable[[Float32, Float32], Float64], window: Window, rows: Int64) -> Float64:
+def _terms(terms: Callable[[Float32, Float32], Float64], window: Window, rows: Int64 | slice) -> Float64:
     """float64 [len(rows), K]: regressors of some origins."""
     time, coin = window.row[rows], window.coin[rows]
     return terms(window.own[time, coin][:, None], window.market[time])[:, 0]
@@ -162,21 +171,17 @@ def _wave(window: Window, residual: Float32, pool: Int64) -> Float64:
 
 def _factors(window: Window, residual: Float32, chosen: Bool, residuals: Float64) -> Float64:
     """float64 [n, 24]."""
-    cut = 1.5 * np.abs(residuals[:, -1]).astype(np.float32)
     coins = len(window.symbols)
-    sizes, number = np.zeros((coins, MAX_HORIZON)), np.zeros(coins)
-    for coin in range(coins):
-        mine = chosen & (window.coin == coin)
-        number[coin] = mine.sum()
-        sizes[coin] = np.minimum(np.abs(residual[mine]), cut).sum(axis=0, dtype=np.float64)
+    mine = np.where(chosen, window.coin, coins)
+    number = np.bincount(mine, minlength=coins + 1)[:coins]
+    sizes = np.empty((coins, MAX_HORIZON))
+    for column, cut in enumerate(1.5 * np.abs(residuals[:, -1]).astype(np.float32)):
+        sizes[:, column] = np.bincount(mine, np.minimum(np.abs(residual[:, column]), cut), coins + 1)[:coins]
     pooled = (number > 0) & ~window.pegged if not window.pegged.all() else number > 0
     usual = sizes[pooled].sum(axis=0) / number[pooled].sum()
-    factors = np.ones((coins, MAX_HORIZON))
-    for coin in range(coins):
-        if number[coin] > 0:
-            ratio = np.log(np.maximum(sizes[coin] / number[coin], 1e-12) / usual)
-            factors[coin] = np.exp(np.clip(_FACTOR_SHRINK * ratio.mean(), -_FACTOR_LIMIT, _FACTOR_LIMIT))
-    return factors
+    ratio = np.log(np.maximum(sizes / np.maximum(number, 1)[:, None], 1e-12) / usual).mean(axis=1, keepdims=True)
+    factors = np.exp(np.clip(_FACTOR_SHRINK * ratio, -_FACTOR_LIMIT, _FACTOR_LIMIT))
+    return np.where(number[:, None] > 0, np.broadcast_to(factors, sizes.shape), 1.0)
 
 
 def _location(window: Window, residual: Float32, pool: Int64, residuals: Float64, factors: Float64) -> Float64:
@@ -185,31 +190,30 @@ def _location(window: Window, residual: Float32, pool: Int64, residuals: Float64
     x = np.empty((len(pool), baselines.LOCATION_TERMS))
     for part in pieces(len(pool)):
         x[part] = baselines.location_terms(window.own[row[part], coin[part]][:, None], window.market[row[part]])[:, 0]
-    number = np.maximum(np.bincount(row, minlength=window.length), 1)
+    hours, number = np.unique(row, return_counts=True)
+    starts = np.cumsum(number) - number
     cross = np.empty((x.shape[1], MAX_HORIZON))
     for column in range(MAX_HORIZON):
         u = np.clip(residual[pool, column] / factors[coin, column], 1.5 * residuals[column, 0], 1.5 * residuals[column, -1])
-        cross[:, column] = x.T @ (u - (np.bincount(row, u, window.length) / number)[row])
+        cross[:, column] = x.T @ (u - np.repeat(np.add.reduceat(u, starts) / number, number))
     moments = x.T @ x
     return np.asarray(np.linalg.solve(moments + np.diag(baselines.LOCATION_RIDGE * np.diag(moments) + 1e-6), cross).T)
 
 
 def _tables(window: Window, chosen: Bool, linear: Linear) -> Float32:
     """float32 [4, n, 24, 9]: residual quantiles of each reference, coin by coin over its own chosen origins."""
-    coins = len(window.symbols)
-    tables = np.zeros((len(REFERENCES), coins, MAX_HORIZON, len(QUANTILE_LEVELS)), np.float32)
-    ahead = window.season.ahead()
-    for coin in range(coins):
-        mine = np.flatnonzero(chosen & (window.coin == coin))
-        if len(mine) == 0:
+    tables = np.zeros((len(REFERENCES), len(window.symbols), MAX_HORIZON, len(QUANTILE_LEVELS)), np.float32)
+    season = np.sqrt(window.season.ahead())
+    for coin in range(len(window.symbols)):
+        time = window.row[chosen & (window.coin == coin)]
+        if len(time) == 0:
             continue
-        time = window.row[mine]
-        own, market = window.own[time, coin][:, None], window.market[time]
-        season = baselines.season_scale(ahead, window.hours[time])
+        own, market, ahead = window.own[time, coin][:, None], window.market[time], season[window.hours[time]][:, None]
+        price = window.prices[coin]
+        moves = np.stack([price[time + h] - price[time] for h in range(1, MAX_HORIZON + 1)]).astype(np.float32)
         for place, name in enumerate(REFERENCES):
-            scale = baselines.reference_scales(name, own, market, season, linear.har)[:, 0]
-            residual: Float32 = np.asarray(window.outcome[mine] / scale, np.float32)
-            tables[place, coin] = baselines.residual_quantiles(residual, _STRIDES)
+            scale = baselines.reference_scales(name, own, market, ahead, linear.har)[:, 0]
+            tables[place, coin] = baselines.residual_quantiles((moves / scale.T.astype(np.float32)).T, _STRIDES)
     return tables
 
 

@@ -88,7 +88,9 @@ def train(
     loss)`` is called about every ten steps.
     """
     generator = torch.Generator().manual_seed(plan.seed)
-    flat = torch.from_numpy(np.concatenate([value.ravel() for value in weights.values()])).requires_grad_()
+    flat = torch.from_numpy(np.concatenate([value.ravel() for value in weights.values()]))
+    parameters = {name: part.requires_grad_() for name, part in _named(flat, weights).items()}
+    leaves = list(parameters.values())
     optimizer = _AdamW(flat)
     x, y, rows = torch.from_numpy(inputs), torch.from_numpy(residual), torch.from_numpy(learn)
     if len(validate) > _VALIDATION_ROWS:
@@ -107,23 +109,24 @@ def train(
         if len(validate) == 0:
             return 0.0
         with torch.no_grad():
-            return float(torch.nn.functional.huber_loss(network.forward(_named(flat, weights), held[0], activation=silu), held[1]))
+            return float(torch.nn.functional.huber_loss(network.forward(parameters, held[0], activation=silu), held[1]))
 
     before = after = best = look()
-    best_weights = flat.detach().clone()
+    best_weights = flat.clone()
     since, step = 0, 0
     for step in range(1, plan.steps + 1):
         chosen = rows[torch.randint(len(rows), (BATCH,), generator=generator)]
-        loss = torch.nn.functional.huber_loss(network.forward(_named(flat, weights), x[chosen], activation=silu, dropout=drop), y[chosen])
-        (gradient,) = torch.autograd.grad(loss, flat)
+        corrected = network.forward(parameters, x.index_select(0, chosen), activation=silu, dropout=drop)
+        loss = torch.nn.functional.huber_loss(corrected, y.index_select(0, chosen))
+        gradient = torch.cat([part.view(-1) for part in torch.autograd.grad(loss, leaves)])
         optimizer.step(gradient, plan.rate * _schedule(step, plan.steps))
         if step % 10 == 0:
             progress(step, float(loss.detach()))
-        if step % _LOOK_EVERY == 0 or step == plan.steps:
+        if step == plan.steps or (plan.early_stop and step % _LOOK_EVERY == 0):
             now = look()
             if now <= best * _TOLERANCE or not plan.early_stop:
                 after, best, since = now, min(best, now), 0
-                best_weights = flat.detach().clone()
+                best_weights = flat.clone()
             else:
                 since += 1
                 if since >= _PATIENCE:
@@ -132,7 +135,7 @@ def train(
 
 
 def _named(flat: torch.Tensor, like: dict[str, Float32]) -> dict[str, torch.Tensor]:
-    """The parameters by name, views of one vector: one gradient and one update a step instead of six."""
+    """The parameters by name, views of one vector: one update a step instead of six."""
     parts = torch.split(flat, [value.size for value in like.values()])
     return {name: part.view(value.shape) for (name, value), part in zip(like.items(), parts, strict=True)}
 

@@ -85,13 +85,59 @@ class MarketSums:
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """What a scan of the candles of n coins over T hours recorded: half a megabyte a coin for six months.
+
+    ``own``: float32 [T, n, len(OWN)]. ``variance`` (0 where not live), ``log_close``: float64 [T, n]. ``live``, ``warm``,
+    ``broken``: bool [T, n]. ``state``: recursions at the end.
+    """
+
+    symbols: tuple[str, ...]
+    start: int
+    season: Season
+    own: Float32
+    variance: Float64
+    log_close: Float64
+    live: Bool
+    warm: Bool
+    broken: Bool
+    state: FeatureState
+
+    def coins(self, columns: Int64) -> Recording:
+        """A copy of some coins' columns."""
+        return Recording(
+            tuple(self.symbols[column] for column in columns),
+            self.start,
+            self.season,
+            *(values[:, columns] for values in (self.own, self.variance, self.log_close, self.live, self.warm, self.broken)),
+            self.state.coins(columns),
+        )
+
+
+def record(panel: Panel, season: Season) -> Recording:
+    """Scan the panel from its first hour on."""
+    hours, coins = panel.status.shape
+    own = np.empty((hours, coins, len(OWN)), np.float32)
+    variance, log_close = np.empty((hours, coins)), np.empty((hours, coins))
+    live, warm, broken = (np.empty((hours, coins), bool) for _ in range(3))
+    state = FeatureState.empty(coins)
+    for part, rows in scan(state, panel, season):
+        own[part], live[part], broken[part] = rows.own, rows.live, rows.broken
+        warm[part] = rows.live & (rows.count >= WARM_HOURS)
+        variance[part] = np.where(rows.live, rows.variance, 0.0)
+        log_close[part] = np.log(np.where(np.isfinite(rows.close), rows.close, 1.0))
+    return Recording(panel.symbols, panel.start, season, own, variance, log_close, live, warm, broken, state)
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """Features and outcomes of n coins over T hours; the origins are the V (hour, coin) pairs that can be learned from, in order of time.
 
     ``own`` [T, n, len(OWN)], ``market`` [T, len(MARKET)]: float32. ``hours``: int64 [T], hour of the week that opens at
-    each cutoff. ``log_close``: float64 [T, n]. ``origin``: bool [T, n]. ``row``, ``coin``: int32 [V]. ``target``:
-    float32 [V, 24], log of the mean winsorised variance of the coming hours. ``outcome``: float32 [V, 24], cumulative
-    log returns. ``rest``: float64 [n], mean variance. ``state``: recursions at the end.
+    each cutoff. ``origin``: bool [T, n]. ``row``, ``coin``: int32 [V]. ``rest``:
+    float64 [n], mean variance. ``state``: recursions at the end. Outcomes are taken from ``prices`` [n, T], log closes,
+    and ``totals`` [n, T + 1], variance summed up to each hour: float64, at least a day long, coin by coin, so that the
+    hours that follow an origin lie side by side.
     """
 
     symbols: tuple[str, ...]
@@ -101,25 +147,41 @@ class Window:
     own: Float32
     market: Float32
     hours: Int64
-    log_close: Float64
     origin: Bool
     row: Int32
     coin: Int32
-    target: Float32
-    outcome: Float32
     rest: Float64
     state: FeatureState
+    prices: Float64
+    totals: Float64
 
-    def inputs(self, rows: Int32 | Int64) -> Float32:
-        """float32 [len(rows), INPUTS]: the network's inputs at some origins, not standardised. Made anew each time: they
-        are many and cheap.
+    def inputs(self, origins: Int64 | slice) -> Float32:
+        """float32 [len(origins), INPUTS]: the network's inputs at some origins, not standardised. Made anew each time: they
+        are many and cheap, as are `targets` and `moves`.
         """
-        time, coin = self.row[rows], self.coin[rows]
+        time, coin = self.row[origins], self.coin[origins]
         return network.inputs(self.own[time, coin][:, None], self.market[time])[:, 0]
+
+    def targets(self, origins: Int64 | slice) -> Float32:
+        """float32 [len(origins), 24]: log of the mean winsorised variance of the coming hours."""
+        coin = self.coin[origins]
+        ahead = _ahead(self.totals)[coin, self.row[origins] + 1]
+        mean = (ahead[:, 1:] - ahead[:, :1]) / np.arange(1, MAX_HORIZON + 1)
+        return np.log(mean + (FLOOR * self.rest[coin] + 1e-10)[:, None]).astype(np.float32)
+
+    def moves(self, origins: Int64 | slice) -> Float32:
+        """float32 [len(origins), 24]: cumulative log returns of the coming hours."""
+        ahead = _ahead(self.prices)[self.coin[origins], self.row[origins]]
+        return (ahead[:, 1:] - ahead[:, :1]).astype(np.float32)
 
     @property
     def length(self) -> int:
         return len(self.own)
+
+    @property
+    def log_close(self) -> Float64:
+        """float64 [T, n]."""
+        return self.prices[:, : self.length].T
 
     def outcomes(self, rows: Int64) -> Float64:
         """float64 [len(rows), n, 24]: cumulative log returns from the given hours, NaN where they cannot be learned from."""
@@ -128,54 +190,44 @@ class Window:
         return np.where(self.origin[rows][:, :, None], found, np.nan)
 
 
-def build(panel: Panel, pegged: Bool, season: Season, market: Float32) -> Window:
-    """Scan the panel and lay out what can be learned from it.
+def _ahead(values: Float64) -> Float64:
+    """A view [n, T - 24, 25] of values [n, T]: each with the 24 that follow it."""
+    return np.lib.stride_tricks.sliding_window_view(values, MAX_HORIZON + 1, axis=1)
+
+
+def build(found: Recording, pegged: Bool, market: Float32) -> Window:
+    """Lay out what can be learned from a recording.
 
     An origin is a live hour of a warm coin followed by 24 live hours with an unbroken price chain. Pegged coins have
     origins too (their tables need them); who fits a pool leaves them out.
     """
-    hours, coins = panel.status.shape
-    own = np.empty((hours, coins, len(OWN)), np.float32)
-    variance, close, count = np.empty((hours, coins)), np.empty((hours, coins)), np.empty((hours, coins))
-    live, broken = np.empty((hours, coins), bool), np.empty((hours, coins), bool)
-    state = FeatureState.empty(coins)
-    for part, rows in scan(state, panel, season):
-        own[part], variance[part], close[part], count[part] = rows.own, rows.variance, rows.close, rows.count
-        live[part], broken[part] = rows.live, rows.broken
-    whole = np.concatenate([np.zeros((1, coins)), np.cumsum(live & ~broken, axis=0)])
+    hours, coins = found.live.shape
+    whole = np.concatenate([np.zeros((1, coins), np.int32), np.cumsum(found.live & ~found.broken, axis=0, dtype=np.int32)])
     last = max(hours - MAX_HORIZON, 0)
     origin = np.zeros((hours, coins), bool)
-    origin[:last] = live[:last] & (count[:last] >= WARM_HOURS) & (whole[MAX_HORIZON + 1 :] - whole[1 : last + 1] == MAX_HORIZON)
-    row, coin = (index.astype(np.int32) for index in np.nonzero(origin))
-    variance = np.where(live, variance, 0.0)
-    rest = variance.sum(axis=0) / np.maximum(live.sum(axis=0), 1)
-    total = np.concatenate([np.zeros((1, coins)), np.cumsum(variance, axis=0)])
-    log_close = np.log(np.where(np.isfinite(close), close, 1.0))
-    target = np.empty((len(row), MAX_HORIZON), np.float32)
-    outcome = np.empty((len(row), MAX_HORIZON), np.float32)
-    now, price, floor = total[row + 1, coin], log_close[row, coin], FLOOR * rest[coin] + 1e-10
-    for h in range(1, MAX_HORIZON + 1):
-        target[:, h - 1] = np.log((total[row + 1 + h, coin] - now) / h + floor)
-        outcome[:, h - 1] = log_close[row + h, coin] - price
+    origin[:last] = found.warm[:last] & (whole[MAX_HORIZON + 1 :] - whole[1 : last + 1] == MAX_HORIZON)
+    row, coin = np.nonzero(origin)
+    prices, totals = (np.zeros((coins, max(hours, MAX_HORIZON) + 1)) for _ in range(2))
+    totals[:, 1 : hours + 1] = np.cumsum(found.variance, axis=0).T
+    prices[:, :hours] = found.log_close.T
     return Window(
-        symbols=panel.symbols,
-        start=panel.start,
-        season=season,
+        symbols=found.symbols,
+        start=found.start,
+        season=found.season,
         pegged=pegged,
-        own=own,
+        own=found.own,
         market=market,
-        hours=hour_of_week(panel.open_times + HOUR.ms),
-        log_close=log_close,
+        hours=hour_of_week(found.start + HOUR.ms * np.arange(1, hours + 1, dtype=np.int64)),
         origin=origin,
-        row=row,
-        coin=coin,
-        target=target,
-        outcome=outcome,
-        rest=rest,
-        state=state,
+        row=row.astype(np.int32),
+        coin=coin.astype(np.int32),
+        rest=found.variance.sum(axis=0) / np.maximum(found.live.sum(axis=0), 1),
+        state=found.state,
+        prices=prices,
+        totals=totals,
     )
 
 
-def pieces(rows: int, size: int = 8192) -> list[Int64]:
+def pieces(rows: int, size: int = 8192) -> list[slice]:
     """Runs of consecutive numbers that cover 0 to ``rows``, so that float64 temporaries stay small."""
-    return [np.arange(first, min(first + size, rows)) for first in range(0, rows, size)]
+    return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
