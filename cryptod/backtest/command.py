@@ -142,7 +142,7 @@ class _Progress:
 
     def __call__(self, cutoff: int) -> None:
         now, share = time.monotonic(), (cutoff + HOUR.ms - self._start) / (self._end - self._start)
-        if self._terminal and now - self._said < _SAY_EVERY or not self._terminal and int(share * 20) == self._mark:
+        if (self._terminal and now - self._said < _SAY_EVERY) or (not self._terminal and int(share * 20) == self._mark):
             return
         self._said, self._mark = now, int(share * 20)
         left = (now - self._began) / share * (1.0 - share)
@@ -160,7 +160,8 @@ class _Progress:
 def lines(figures: dict[str, Any]) -> list[str]:
     """The figures as a page of text."""
     found = [
-        f"{figures['forecasts']:,} forecasts issued hour by hour; {figures['seconds'] / 60:.1f} min, {figures['seconds_training'] / 60:.1f} of them training",
+        f"{figures['forecasts']:,} forecasts issued hour by hour; "
+        f"{figures['seconds'] / 60:.1f} min, {figures['seconds_training'] / 60:.1f} of them training",
         "",
         f"{'CRPS x 10^4':14s}" + "".join(f"{h:>8d} h" for h in figures["horizons"]) + "   served better by    t   28-day blocks won",
     ]
@@ -171,10 +172,9 @@ def lines(figures: dict[str, Any]) -> list[str]:
         found.append(row + (f"{figures['blocks_won'][name]:19.0%}" if name in figures["blocks_won"] else ""))
     found += ["", f"{'Coverage, %':14s}" + "".join(f"{h:>8d} h" for h in figures["horizons"])]
     found += [f"{percent:<14}" + "".join(f"{value:10.2f}" for value in values) for percent, values in figures["coverage"].items()]
-    if figures["worst_coin_80"]:
-        found.append(
-            f"80 % intervals of the coin that is farthest off, {figures['worst_coin_80']['symbol']}: {figures['worst_coin_80']['coverage']:.1f} %"
-        )
+    worst = figures["worst_coin_80"]
+    if worst:
+        found.append(f"80 % intervals of the coin that is farthest off, {worst['symbol']}: {worst['coverage']:.1f} %")
     batches = ", ".join(f"{kind} {count['promoted']} promoted, {count['refused']} not" for kind, count in figures["batches"].items())
     served = ", ".join(f"{name} {count:,}" for name, count in figures["served_by"].items() if count)
     found += ["", f"Batches: {batches}", f"Served by: {served}", f"Crossings {figures['crossings']}, not finite {figures['not_finite']}"]

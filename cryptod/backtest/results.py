@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import IO, Any, Final, Self
 
 import numpy as np
-import pandas as pd
 
 from cryptod.backtest.history import History
 from cryptod.daemon.scoring import SERVED, last_closes
@@ -26,6 +25,8 @@ from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, Float32, Float64,
 
 BLOCK_HOURS: Final = 28 * 24
 _COLUMNS: Final = ("symbol", "cutoff", "horizon", "model", *(f"q{level}" for level in QUANTILE_LEVELS), "p_up")
+_ROW: Final = "%s,%d,%d,%s" + ",%.7g" * (len(QUANTILE_LEVELS) + 1) + "\n"
+"""Ten times as fast as pandas' writer, which would take a third of the time of the whole backtest."""
 _SCORED: Final = np.array(SCORED_HORIZONS) - 1
 _ROOT: Final = np.sqrt(np.array(SCORED_HORIZONS))
 
@@ -54,22 +55,18 @@ class IssuedFile:
         """One issue, made ``hours`` after the first one."""
         if self._file is None or hours % self._every:
             return
-        count, columns = len(made.symbols), self._horizons - 1
-        values = np.concatenate([made.quantiles[:, columns], made.p_up[:, columns, None]], axis=-1).reshape(count * len(columns), -1)
-        frame = pd.DataFrame(values, columns=list(_COLUMNS[4:]))
-        frame.insert(0, "symbol", np.repeat(made.symbols, len(columns)))
-        frame.insert(1, "cutoff", np.repeat(made.cutoffs, len(columns)))
-        frame.insert(2, "horizon", np.tile(self._horizons, count))
-        frame.insert(3, "model", np.repeat(made.sources, len(columns)))
-        frame.to_csv(self._file, header=False, index=False, float_format="%.7g", lineterminator="\n")
+        columns = self._horizons - 1
+        values = np.concatenate([made.quantiles[:, columns], made.p_up[:, columns, None]], axis=-1).astype(np.float64).tolist()
+        for symbol, cutoff, source, rows in zip(made.symbols, made.cutoffs.tolist(), made.sources, values, strict=True):
+            self._file.writelines(_ROW % (symbol, cutoff, h, source, *row) for h, row in zip(self._horizons, rows, strict=True))
 
 
 @dataclass(slots=True)
 class Results:
     """Scores of T cutoffs, N coins and the scored horizons (H), NaN where nothing was issued or no outcome is known.
 
-    ``losses``: forecaster ("served", the model by itself, the references) -> CRPS float32 [T, N, H]. ``hits``: percent -> float32 [T, N, H],
-    1 where the central interval held. ``pit``: float32 [T, N, H]. ``closes``: float64 [T, N]. ``source``: uint8 [T, N], place in
+    ``losses``: forecaster ("served", the model by itself, the references) -> CRPS float32 [T, N, H]. ``hits``: percent -> float32
+    [T, N, H], 1 where the central interval held. ``pit``: float32 [T, N, H]. ``closes``: float64 [T, N]. ``source``: uint8 [T, N], place in
     `SOURCES`, 255 for none. ``weights``: float32 [T, H, F], the combination's. ``examples``: symbol -> float32 [T, H, 9], what was issued.
     """
 
@@ -151,8 +148,8 @@ class Results:
     def summary(self) -> dict[str, Any]:
         """Everything that the end of the run says, as plain figures."""
         answered = np.isfinite(self.losses[SERVED]).any(axis=2) | (self.source < 255)
-        coins = {symbol: float(np.nanmean(self.hits[80][:, column])) for column, symbol in enumerate(self.symbols) if answered[:, column].any()
-                 and np.isfinite(self.hits[80][:, column]).any()}  # fmt: skip
+        scored = np.flatnonzero(np.isfinite(self.hits[80]).any(axis=(0, 2)))
+        coins = {self.symbols[column]: float(np.nanmean(self.hits[80][:, column])) for column in scored}
         worst = max(coins, key=lambda symbol: abs(coins[symbol] - 0.8), default="")
         by_horizon = {name: _means(self.losses[name] * 1e4) for name in self.losses}
         return {

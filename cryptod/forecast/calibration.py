@@ -3,17 +3,17 @@
 Pure arithmetic on arrays with a small state; knows coins by name, no clock and no store. The caller feeds outcomes when they have matured:
 that of horizon h comes h hours after its forecast. What is learned, per horizon, in logarithms of a factor on the quantiles:
 
-`shape` [24, 4]     of all coins together, one for each central interval (50, 80, 90, 95 %): the integral of its coverage error, in the manner
-                    of adaptive conformal inference (Gibbs and Candes 2021), divided by how fast the coverage of a normal distribution grows
-                    with the log width. Both sides move alike: the coins' common drift of the last weeks is not extrapolated.
-`theta` [n, 24]     of each coin: the integral of |2 PIT - 1| less the coins' mean of it, a bounded measure, so that one violent hour moves it
-                    no more than any other miss.
+`shape` [24, 4]  of all coins together, one for each central interval (50, 80, 90, 95 %): the integral of its coverage error, in the manner
+                 of adaptive conformal inference (Gibbs and Candes 2021), divided by how fast the coverage of a normal distribution grows
+                 with the log width. Both sides move alike: the coins' common drift of the last weeks is not extrapolated.
+`theta` [n, 24]  of each coin: the integral of |2 PIT - 1| less the coins' mean of it, a bounded measure, so that one violent hour moves
+                 it no more than any other miss.
 
-Slow integrals cost nothing and even out coins, but take months over a break. Fast ones cost more than they give, for the misses of a quiet
-market come in clusters too. So each integral rests at its slow rate until a day's mean of its own error is farther from zero than it usually
-is by `THRESHOLD` standard deviations; then it hurries, in proportion, up to `HURRY` times, until the error is gone (cf. Trigg and Leach
-1967). It never stops and it never turns against its error, so coverage returns whatever happens: over T outcomes the mean error is at
-most (2 LIMIT / slow rate) / T as long as the factor has not reached its limit.
+Slow integrals cost nothing and even out coins, but take months over a break. Fast ones cost more than they give, for the misses of a
+quiet market come in clusters too. So each integral rests at its slow rate until a day's mean of its own error is farther from zero than
+it usually is, by `THRESHOLD` standard deviations; then it hurries, in proportion, up to `HURRY` times, until the error is gone (cf. Trigg
+and Leach 1967). It never stops and it never turns against its error, so coverage returns whatever happens: over T outcomes the mean error
+is at most (2 LIMIT / slow rate) / T as long as the factor has not reached its limit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The current models together with their streaming state: candles in, forecasts out.
 
-Knows models, features and what was learned online; no store, no clock, no torch: what time it is, which models are current and where candles come from
-is the caller's business. Advancing 100 coins by an hour and forecasting them all takes a few milliseconds.
+Knows models, features and what was learned online; no store, no clock, no torch: what time it is, which models are current and where
+candles come from is the caller's business. Advancing 100 coins by an hour and forecasting them all takes a few milliseconds.
 """
 
 from __future__ import annotations
