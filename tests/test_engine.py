@@ -106,6 +106,48 @@ def test_an_incremental_update_starts_from_the_champion(tmp_path: Path) -> None:
     assert "skill_champion" in found.done[0].figures
 
 
+def update(champions: Trained, hours: int, seed: int, symbols: tuple[str, ...] = SYMBOLS[:4]) -> Trained:
+    serving = {symbol: done.checkpoint for done, model in zip(champions.done, champions.models, strict=True) for symbol in model.symbols}
+    cutoff = CUTOFF + hours * HOUR.ms
+    return train(SOURCE, FIRST.root, (symbols,), kind="incremental", cutoff=cutoff, champions=serving, epochs=1, seed=seed)
+
+
+def test_references_are_kept_until_they_are_a_day_old() -> None:
+    first = FIRST.models[0]
+    for hours, seed, kept in ((6, 31, True), (23, 32, True), (24, 33, False), (30, 34, False)):
+        found = update(FIRST, hours, seed)
+        model = found.models[0]
+        assert np.array_equal(model.har, first.har) == kept
+        assert np.array_equal(model.tables, first.tables) == kept
+        assert not np.array_equal(model.harx, first.harx)
+        assert model.meta["references"] == CUTOFF + (0 if kept else hours * HOUR.ms)
+    next_day = update(found, 36, 35).models[0]
+    assert next_day.meta["references"] == CUTOFF + 30 * HOUR.ms
+    assert np.array_equal(next_day.tables, found.models[0].tables)
+
+
+def test_coins_of_two_champions_have_no_references_in_common_and_get_new_ones() -> None:
+    found = update(FIRST, 6, 36, SYMBOLS[2:6])
+    assert found.models[0].symbols == SYMBOLS[2:6]
+    assert found.models[0].meta["references"] == LATER
+
+
+def test_an_update_of_some_of_a_champion_s_coins_keeps_those_coins_references() -> None:
+    found = update(FIRST, 6, 37, (SYMBOLS[3], SYMBOLS[1]))
+    assert np.array_equal(found.models[0].tables, FIRST.models[0].tables[:, [3, 1]])
+
+
+def test_whether_a_coin_s_recording_was_kept_or_made_again_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = train(SOURCE, FIRST.root, (SYMBOLS[4:], SYMBOLS[:4]), kind="incremental", cutoff=LATER, champions=SERVING, seed=38)
+    monkeypatch.setattr(engine, "_KEPT", 0)
+    again = train(SOURCE, FIRST.root, (SYMBOLS[4:], SYMBOLS[:4]), kind="incremental", cutoff=LATER, champions=SERVING, seed=39)
+    for one, other in zip(kept.models, again.models, strict=True):
+        assert one.residuals == pytest.approx(other.residuals, rel=1e-2)
+        for name, value in one.state.arrays().items():
+            assert value == pytest.approx(other.state.arrays()[name], rel=1e-6, nan_ok=True)
+        assert one.harx == pytest.approx(other.harx, rel=1e-5, abs=1e-7)
+
+
 def test_an_incremental_update_without_a_champion_trains_anew(tmp_path: Path) -> None:
     found = train(SOURCE, tmp_path, (SYMBOLS[:4],), kind="incremental", cutoff=LATER, champions={SYMBOLS[0]: "gone"}, seed=8)
     assert found.done[0].checkpoint == f"{LATER}-full-001-8"

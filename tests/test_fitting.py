@@ -25,7 +25,7 @@ def laid(panel: Panel, pegged: Bool | None = None) -> Window:
     sums, state = MarketSums(len(panel.values)), FeatureState.empty(len(panel.symbols))
     for part, rows in scan(state, panel, FLAT):
         sums.add(part, rows.own, rows.live)
-    return window.build(panel, np.zeros(len(panel.symbols), bool) if pegged is None else pegged, FLAT, sums.means())
+    return window.build(window.record(panel, FLAT), np.zeros(len(panel.symbols), bool) if pegged is None else pegged, sums.means())
 
 
 def assembled(found: Window, chosen: Bool | None = None) -> Model:
@@ -57,7 +57,7 @@ def test_a_market_that_rose_all_the_while_is_not_said_to_go_on() -> None:
     random = np.random.default_rng(2)
     steps = random.normal(0.002, 0.01, (HOURS, 6))
     found = laid(moved(walk(HOURS, 6), 1.0 + np.cumsum(steps, axis=0)))
-    assert found.outcome[:, 23].mean() > 0.03
+    assert found.moves(slice(None))[:, 23].mean() > 0.03
     assert not assembled(found).residuals[:, 4].any()
 
 
@@ -68,7 +68,7 @@ def test_the_linear_part_is_least_squares_of_the_log_variance_ahead() -> None:
     columns = [COLUMN[f"level_{k}"] for k in (2, 12, 48, 168, 672)]
     means = [MARKET.index(f"level_{k}") for k in (2, 12, 48, 168, 672)]
     terms = np.column_stack([found.own[found.row, found.coin][:, columns], found.market[found.row][:, means], np.ones(len(found.row))])
-    target = found.target.astype(float)
+    target = found.targets(slice(None)).astype(float)
     expected = terms[every] @ np.linalg.lstsq(terms[every].astype(float), target[every], rcond=None)[0]
     assert terms[every] @ linear.har.T == pytest.approx(expected, abs=1e-3)
     fit = fitting.linear_fit(found, linear)
@@ -165,9 +165,9 @@ def test_between_the_hours_learned_from_and_those_judged_on_lie_those_that_the_o
         judged.append(rows)
         return evaluate(model, found, rows, *rest, **named)  # type: ignore[arg-type]
 
-    def seen_assemble(found: Window, chosen: Bool, *rest: object) -> object:
+    def seen_assemble(found: Window, chosen: Bool, *rest: object, **known: Float32 | None) -> object:
         fitted.append(chosen)
-        return assemble(found, chosen, *rest)  # type: ignore[arg-type]
+        return assemble(found, chosen, *rest, **known)  # type: ignore[arg-type]
 
     monkeypatch.setattr(window, "build", seen_build)
     monkeypatch.setattr(trainer, "train", seen_train)

@@ -8,7 +8,7 @@ import pytest
 from cryptod.forecast import network
 from cryptod.forecast.features import COLUMN, MARKET, WARM_HOURS
 from cryptod.forecast.season import FLAT, WEEK, Season, hour_of_week
-from cryptod.market import CLOSE, HIGH, HOUR, LOW, NO_TRADE, NOT_FETCHED, OPEN, VOLUME, Panel
+from cryptod.market import CLOSE, HIGH, HOUR, LOW, NO_TRADE, NOT_FETCHED, OPEN, VOLUME, Float32, Panel
 from cryptod.training import window
 from cryptod.training.window import MIN_DAYS, MarketSums, Window, survey
 from tests.panels import START, blank, odd, walk
@@ -19,7 +19,11 @@ HOURS = DAYS * 24
 
 def laid(panel: Panel, season: Season = FLAT) -> Window:
     market = np.zeros((len(panel.values), len(MARKET)), np.float32)
-    return window.build(panel, np.zeros(len(panel.symbols), bool), season, market)
+    return window.build(window.record(panel, season), np.zeros(len(panel.symbols), bool), market)
+
+
+def moves(found: Window) -> Float32:
+    return found.moves(slice(None))
 
 
 def test_coins_that_cannot_be_trained_are_left_out_with_the_reason() -> None:
@@ -60,6 +64,19 @@ def test_an_origin_has_a_day_of_outcomes_after_it_and_a_week_of_candles_before()
     assert (np.diff(found.row) >= 0).all(), "in order of time"
 
 
+def test_some_coins_of_a_recording_are_what_they_would_be_by_themselves() -> None:
+    panel = odd(1400)
+    chosen = np.array([4, 0, 5])
+    some, alone = window.record(panel, FLAT).coins(chosen), window.record(panel.coins(tuple(panel.symbols[i] for i in chosen)), FLAT)
+    assert some.symbols == alone.symbols
+    assert np.allclose(some.own[some.live], alone.own[alone.live], rtol=1e-6, atol=1e-6)
+    assert np.allclose(some.variance, alone.variance)
+    assert np.array_equal(some.log_close, alone.log_close)
+    for one, other in ((some.live, alone.live), (some.warm, alone.warm), (some.broken, alone.broken)):
+        assert np.array_equal(one, other)
+    assert np.array_equal(some.state.at, alone.state.at)
+
+
 @pytest.mark.parametrize("status", [NOT_FETCHED, NO_TRADE])
 def test_no_outcome_reaches_over_a_gap_a_halt_or_a_break(status: int) -> None:
     panel = walk(HOURS, 3)
@@ -77,14 +94,14 @@ def test_no_outcome_reaches_over_a_gap_a_halt_or_a_break(status: int) -> None:
     else:
         expected[900, 0] = True
     assert np.array_equal(found.origin, expected)
-    assert np.abs(found.outcome).max() < 1.0
+    assert np.abs(moves(found)).max() < 1.0
 
 
 def test_every_outcome_target_and_input_is_that_of_its_hour() -> None:
     panel = walk(HOURS, 3, seed=6)
     season = Season(np.exp(np.random.default_rng(1).normal(0, 0.2, WEEK)), np.zeros(WEEK))
     market = np.random.default_rng(2).normal(size=(HOURS, len(MARKET))).astype(np.float32)
-    found = window.build(panel, np.zeros(3, bool), season, market)
+    found = window.build(window.record(panel, season), np.zeros(3, bool), market)
     close = np.log(panel.values[:, :, CLOSE])
     factor = season.variance[hour_of_week(panel.open_times)]
     variance = np.log(panel.values[:, :, HIGH] / panel.values[:, :, LOW]) ** 2 / (4 * np.log(2)) / factor[:, None]
@@ -92,9 +109,9 @@ def test_every_outcome_target_and_input_is_that_of_its_hour() -> None:
     for place in (0, 77, 1234, len(found.row) - 1):
         t, coin = int(found.row[place]), int(found.coin[place])
         for h in (1, 5, 24):
-            assert found.outcome[place, h - 1] == pytest.approx(close[t + h, coin] - close[t, coin], abs=1e-6)
+            assert found.moves(np.array([place]))[0, h - 1] == pytest.approx(close[t + h, coin] - close[t, coin], abs=1e-6)
             expected = variance[t + 1 : t + 1 + h, coin].mean() + window.FLOOR * found.rest[coin]
-            assert found.target[place, h - 1] == pytest.approx(np.log(expected), abs=0.02)
+            assert found.targets(np.array([place]))[0, h - 1] == pytest.approx(np.log(expected), abs=0.02)
         inputs = found.inputs(np.array([place]))[0]
         assert np.array_equal(inputs, network.inputs(found.own[t, [coin]], market[t])[0])
         assert found.hours[t] == hour_of_week(panel.open_times[t : t + 1] + HOUR.ms)[0]
@@ -117,7 +134,7 @@ def test_outcomes_that_cannot_be_learned_from_are_nan() -> None:
 def test_whatever_the_candles_say_nothing_that_is_learned_from_is_nan() -> None:
     found = laid(odd(1400))
     assert len(found.row) > 5000
-    for values in (found.target, found.outcome, found.inputs(np.arange(len(found.row))), found.rest, found.own):
+    for values in (found.targets(slice(None)), moves(found), found.inputs(slice(None)), found.rest, found.own):
         assert np.isfinite(values).all()
     assert 7 not in found.coin, "a coin that never traded has nothing to teach"
 
@@ -125,7 +142,7 @@ def test_whatever_the_candles_say_nothing_that_is_learned_from_is_nan() -> None:
 def test_a_window_shorter_than_a_day_has_no_origin() -> None:
     found = laid(walk(20, 2))
     assert len(found.row) == 0
-    assert found.target.shape == (0, 24)
+    assert found.targets(slice(None)).shape == moves(found).shape == (0, 24)
 
 
 def test_the_market_s_means_are_over_the_coins_that_count_group_by_group() -> None:

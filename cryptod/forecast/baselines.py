@@ -55,8 +55,8 @@ def har_terms(own: Float32, market: Float32) -> Float64:
     return _terms(own[..., _HAR], market[..., _HAR_MARKET])
 
 
-def harx_terms(own: Float32, market: Float32) -> Float64:
-    """float64 [..., n, HARX_TERMS]: regressors of the model's linear part."""
+def harx_terms(own: Float32, market: Float32, dtype: type = np.float64) -> Float64:
+    """[..., n, HARX_TERMS] of type ``dtype``: regressors of the model's linear part."""
     own_terms = np.concatenate(
         [
             own[..., _LEVELS],
@@ -67,7 +67,7 @@ def harx_terms(own: Float32, market: Float32) -> Float64:
         ],
         axis=-1,
     )
-    return _terms(own_terms, market[..., _HARX_MARKET])
+    return _terms(own_terms, market[..., _HARX_MARKET], dtype)
 
 
 def location_terms(own: Float32, market: Float32) -> Float64:
@@ -79,9 +79,9 @@ def location_terms(own: Float32, market: Float32) -> Float64:
     return np.asarray(own[..., _REVERSAL] - market[..., None, _REVERSAL_MARKET], np.float64)
 
 
-def _terms(own: Float32, market: Float32) -> Float64:
+def _terms(own: Float32, market: Float32, dtype: type = np.float64) -> Float64:
     coins = own.shape[-1]
-    found = np.empty((*own.shape[:-1], coins + market.shape[-1] + 1))
+    found = np.empty((*own.shape[:-1], coins + market.shape[-1] + 1), dtype)
     found[..., :coins] = own
     found[..., coins:-1] = market[..., None, :]
     found[..., -1] = 1.0

@@ -115,7 +115,7 @@ class Model:
         """Those of reference ``name``, whoever serves."""
         ahead = baselines.season_scale(self.season.ahead()[:, horizons], hours)
         scale = baselines.reference_scales(name, own, market, ahead, self.har[horizons])
-        return scale[..., None].astype(np.float32) * self.tables[REFERENCES.index(name)][coins][:, horizons]
+        return np.asarray(scale[..., None].astype(np.float32) * self.tables[REFERENCES.index(name)][coins][:, horizons])
 
     def looseness(self, own: Float32, coins: Int64) -> Float64:
         """float64 [..., n]: 1 while a coin is as calm as in training, above it once it moves `LOOSE_PEG` times as much or more."""

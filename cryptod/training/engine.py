@@ -29,7 +29,6 @@ from cryptod.market import HOUR, MAX_HORIZON, Bool, Float32, Float64, Int64, Pan
 from cryptod.store.candles import CandleStore
 from cryptod.store.checkpoints import read_checkpoint, write_checkpoint
 from cryptod.training import evaluation, fitting, gate, trainer, window
-from cryptod.training.fitting import Linear
 from cryptod.training.trainer import Trained
 from cryptod.training.window import MarketSums, Recording, Window
 from cryptod.worker.messages import Batch, BatchDone, BatchFailed, Finished, Progress, Report, TrainOrder
@@ -177,14 +176,16 @@ class _Run:
         scaler = (
             (champion.input_mean, champion.input_scale) if incremental and champion is not None else fitting.fit_scaler(laid, pool & before)
         )
-        trained = self._train(laid, linear, scaler, pool & before, pool & after, champion if incremental else None, batch.number, label)
+        fit, inputs = fitting.linear_fit(laid, linear), fitting.standardised(laid, scaler)
+        trained = self._train(laid, fit, inputs, pool & before, pool & after, champion if incremental else None, batch.number, label)
         self._beat("evaluate", label)
         chosen = everything if incremental else before
-        challenger = fitting.assemble(laid, chosen, linear, trained.weights, scaler, references.tables if references else None)
+        tables = references.tables if references else None
+        challenger = fitting.assemble(laid, chosen, linear, trained.weights, scaler, fit=fit, inputs=inputs, tables=tables)
         verdict = self._judge(laid, challenger, champions, np.arange(split, laid.length - MAX_HORIZON))
         if not incremental:
             linear = fitting.fit_linear(laid, pool)
-            challenger = fitting.assemble(laid, everything, linear, trained.weights, scaler)
+            challenger = fitting.assemble(laid, everything, linear, trained.weights, scaler, inputs=inputs)
         seconds = time.monotonic() - began
         figures = verdict.figures | {
             "steps": float(trained.steps),
@@ -251,7 +252,9 @@ class _Run:
             self._pegged |= {symbol for symbol, flat in zip(panel.symbols, found.pegged, strict=True) if flat}
             self._beat(stage, f"{first + len(panel.symbols)} of {len(symbols)} coins read")
             kept = [column for column, symbol in enumerate(panel.symbols) if symbol not in found.left_out]
-            if kept:
+            if len(kept) == len(panel.symbols):
+                yield panel, found.pegged
+            elif kept:
                 yield panel.coins(tuple(panel.symbols[column] for column in kept)), found.pegged[kept]
 
     def _estimate_season(self) -> Season:
@@ -302,8 +305,8 @@ class _Run:
     def _train(
         self,
         laid: Window,
-        linear: Linear,
-        scaler: tuple[Float32, Float32],
+        fit: Float32,
+        inputs: Float32,
         learn: Bool,
         hold: Bool,
         champion: Model | None,
@@ -324,8 +327,7 @@ class _Run:
             self._beat("train", f"{label}: step {step} of at most {plan.steps}, loss {loss:.4f}", step=step, steps=plan.steps, loss=loss)
 
         self._beat("train", label)
-        residual = fitting.unexplained(laid, linear)
-        return trainer.train(weights, fitting.standardised(laid, scaler), residual, rows, np.flatnonzero(hold), plan, progress)
+        return trainer.train(weights, inputs, fitting.unexplained(laid, fit), rows, np.flatnonzero(hold), plan, progress)
 
     def _judge(self, laid: Window, challenger: Model, champions: list[tuple[Model, Int64]], rows: Int64) -> gate.Verdict:
         """The challenger's verdict; the champions' losses are gathered coin by coin from whoever serves it."""

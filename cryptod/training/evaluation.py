@@ -18,7 +18,7 @@ from cryptod.forecast.scores import INTERVALS, SCORED_HORIZONS
 from cryptod.market import Bool, Float64, Int64
 from cryptod.training.window import Window
 
-_PIECE: Final = 16
+_PIECE: Final = 48
 """Hours scored at a time: at 25 coins a megabyte for each forecaster's losses."""
 
 

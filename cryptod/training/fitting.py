@@ -44,30 +44,34 @@ def fit_linear(window: Window, chosen: Bool, har: Float64 | None = None) -> Line
     rows = np.flatnonzero(chosen & (window.row % _EVERY == 0))
     if len(rows) < _MIN_ROWS // _EVERY:
         raise DataError(f"only {len(rows)} hours to fit {len(window.symbols)} coins on", hint="wait for more candles")
-    kept = _regress(baselines.har_terms, window, rows, 0.0) if har is None else har
-    return Linear(kept, _regress(baselines.harx_terms, window, rows, baselines.HARX_RIDGE))
+    kept = _regress(baselines.har_terms, baselines.HAR_TERMS, window, rows, 0.0) if har is None else har
+    return Linear(kept, _regress(baselines.harx_terms, baselines.HARX_TERMS, window, rows, baselines.HARX_RIDGE))
 
 
-def _regress(terms: Callable[[Float32, Float32], Float64], window: Window, rows: Int64, ridge: float) -> Float64:
-    """float64 [24, K]: of the log of the coming mean variance on ``terms``."""
-    moments, cross = 0.0, 0.0
+def _regress(terms: Callable[[Float32, Float32], Float64], width: int, window: Window, rows: Int64, ridge: float) -> Float64:
+    """float64 [24, width]: of the log of the coming mean variance on ``terms``."""
+    moments, cross = np.zeros((width, width)), np.zeros((width, MAX_HORIZON))
     for part in pieces(len(rows)):
         x = _terms(terms, window, rows[part])
-        moments = moments + x.T @ x
-        cross = cross + x.T @ window.targets(rows[part]).astype(np.float64)
+        moments += x.T @ x
+        cross += x.T @ window.targets(rows[part]).astype(np.float64)
     return baselines.solve(moments, cross, ridge)
 
 
-def linear_fit(window: Window, linear: Linear, rows: Int64 | slice = slice(None)) -> Float32:
-    """float32 [rows, 24]: HARX at some origins."""
-    return np.asarray(_terms(baselines.harx_terms, window, rows) @ linear.harx.T, np.float32)
+def linear_fit(window: Window, linear: Linear) -> Float32:
+    """float32 [V, 24]: HARX at every origin."""
+    fit, harx = np.empty((len(window.row), MAX_HORIZON), np.float32), linear.harx.T.astype(np.float32)
+    for part in pieces(len(fit)):
+        time, coin = window.row[part], window.coin[part]
+        fit[part] = baselines.harx_terms(window.own[time, coin][:, None], window.market[time], np.float32)[:, 0] @ harx
+    return fit
 
 
-def unexplained(window: Window, linear: Linear) -> Float32:
-    """float32 [V, 24]: the log of the coming mean variance less its linear fit, which is what the network learns, at every origin."""
-    found = np.empty((len(window.row), MAX_HORIZON), np.float32)
+def unexplained(window: Window, fit: Float32) -> Float32:
+    """float32 [V, 24]: the log of the coming mean variance less its linear ``fit``: what the network learns, at every origin."""
+    found = np.empty_like(fit)
     for part in pieces(len(found)):
-        found[part] = window.targets(part) - linear_fit(window, linear, part)
+        np.subtract(window.targets(part), fit[part], out=found[part])
     return found
 
 
@@ -98,18 +102,25 @@ def assemble(
     linear: Linear,
     weights: dict[str, Float32],
     scaler: tuple[Float32, Float32],
+    *,
+    fit: Float32 | None = None,
+    inputs: Float32 | None = None,
     tables: Float32 | None = None,
 ) -> Model:
     """The model of these regressions and weights, with residual quantiles over the chosen origins. Without a name: who keeps it gives one.
 
     Pooled residuals come from the coins that are not pegged; a coin's factor is the half-shrunk log ratio of its to the pool's mean of
-    min(|u|, 1.5 x the outer quantile), per horizon, so that one collapse does not set it. ``tables``: the references' residual
-    quantiles, where they are kept as they were; else they are taken from the chosen origins too.
+    min(|u|, 1.5 x the outer quantile), per horizon, so that one collapse does not set it.
+
+    What is known already need not be made again: ``fit`` is `linear_fit`, ``inputs`` are `standardised`, ``tables`` the
+    references' residual quantiles.
     """
+    fit = linear_fit(window, linear) if fit is None else fit
+    inputs = standardised(window, scaler) if inputs is None else inputs
     ahead = 0.5 * np.log(window.season.ahead()).astype(np.float32)
     residual = np.empty((MAX_HORIZON, len(window.row)), np.float32).T
     for part in pieces(len(residual)):
-        log_variance = linear_fit(window, linear, part) + network.forward(weights, network.standardise(window.inputs(part), *scaler))
+        log_variance = fit[part] + network.forward(weights, inputs[part])
         residual[part] = window.moves(part) * np.exp(-0.5 * log_variance - ahead[window.hours[window.row[part]]])
     pool = chosen & ordinary(window)
     wave = _wave(window, residual, np.flatnonzero(pool))
@@ -190,11 +201,13 @@ def _location(window: Window, residual: Float32, pool: Int64, residuals: Float64
     x = np.empty((len(pool), baselines.LOCATION_TERMS))
     for part in pieces(len(pool)):
         x[part] = baselines.location_terms(window.own[row[part], coin[part]][:, None], window.market[row[part]])[:, 0]
-    hours, number = np.unique(row, return_counts=True)
+    number = np.bincount(row)
+    number = number[number > 0]
     starts = np.cumsum(number) - number
     cross = np.empty((x.shape[1], MAX_HORIZON))
     for column in range(MAX_HORIZON):
-        u = np.clip(residual[pool, column] / factors[coin, column], 1.5 * residuals[column, 0], 1.5 * residuals[column, -1])
+        u = residual[:, column][pool] / factors[:, column][coin]
+        np.clip(u, 1.5 * residuals[column, 0], 1.5 * residuals[column, -1], out=u)
         cross[:, column] = x.T @ (u - np.repeat(np.add.reduceat(u, starts) / number, number))
     moments = x.T @ x
     return np.asarray(np.linalg.solve(moments + np.diag(baselines.LOCATION_RIDGE * np.diag(moments) + 1e-6), cross).T)
@@ -213,7 +226,8 @@ def _tables(window: Window, chosen: Bool, linear: Linear) -> Float32:
         moves = np.stack([price[time + h] - price[time] for h in range(1, MAX_HORIZON + 1)]).astype(np.float32)
         for place, name in enumerate(REFERENCES):
             scale = baselines.reference_scales(name, own, market, ahead, linear.har)[:, 0]
-            tables[place, coin] = baselines.residual_quantiles((moves / scale.T.astype(np.float32)).T, _STRIDES)
+            residual: Float32 = np.asarray(moves / scale.T, np.float32)
+            tables[place, coin] = baselines.residual_quantiles(residual.T, _STRIDES)
     return tables
 
 

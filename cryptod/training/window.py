@@ -106,11 +106,16 @@ class Recording:
     def coins(self, columns: Int64) -> Recording:
         """A copy of some coins' columns."""
         return Recording(
-            tuple(self.symbols[column] for column in columns),
-            self.start,
-            self.season,
-            *(values[:, columns] for values in (self.own, self.variance, self.log_close, self.live, self.warm, self.broken)),
-            self.state.coins(columns),
+            symbols=tuple(self.symbols[column] for column in columns),
+            start=self.start,
+            season=self.season,
+            own=self.own[:, columns],
+            variance=self.variance[:, columns],
+            log_close=self.log_close[:, columns],
+            live=self.live[:, columns],
+            warm=self.warm[:, columns],
+            broken=self.broken[:, columns],
+            state=self.state.coins(columns),
         )
 
 
@@ -167,7 +172,7 @@ class Window:
         coin = self.coin[origins]
         ahead = _ahead(self.totals)[coin, self.row[origins] + 1]
         mean = (ahead[:, 1:] - ahead[:, :1]) / np.arange(1, MAX_HORIZON + 1)
-        return np.log(mean + (FLOOR * self.rest[coin] + 1e-10)[:, None]).astype(np.float32)
+        return np.log((mean + (FLOOR * self.rest[coin] + 1e-10)[:, None]).astype(np.float32))
 
     def moves(self, origins: Int64 | slice) -> Float32:
         """float32 [len(origins), 24]: cumulative log returns of the coming hours."""
