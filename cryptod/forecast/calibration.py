@@ -11,8 +11,7 @@ that of horizon h comes h hours after its forecast. What is learned, per horizon
 
 Slow integrals cost nothing and even out coins, but take months over a break. Fast ones cost more than they give, for the misses of a
 quiet market come in clusters too. So each integral rests at its slow rate until a day's mean of its own error is farther from zero than
-it usually is, by `THRESHOLD` standard deviations; then it hurries, in proportion, up to `HURRY` times, until the error is gone (cf. Trigg
-and Leach 1967). It never stops and it never turns against its error, so coverage returns whatever happens: over T outcomes the mean error
+it usually is, by `ALARM` standard deviations; then it hurries, in proportion to that distance, until `CALM` (cf. Trigg and Leach 1967). It never stops and it never turns against its error, so coverage returns whatever happens: over T outcomes the mean error
 is at most (2 LIMIT / slow rate) / T as long as the factor has not reached its limit.
 """
 
@@ -32,10 +31,11 @@ THETA_RATE: Final = 0.003
 SHAPE_RATE: Final = 0.001
 LIMIT: Final = 1.5
 """Largest log factor of each kind."""
-THRESHOLD: Final = 3.25
-HURRY: Final = 60.0
-_GAIN: Final = 40.0
-"""Times faster for each standard deviation above the threshold."""
+ALARM: Final = 3.25
+CALM: Final = 0.5
+HURRY: Final = 12.0
+"""Times faster for each standard deviation, from an alarm until it is calm."""
+_MOST: Final = 60.0
 _DAY: Final = 24.0
 _SEASON: Final = 60 * 24.0
 """Half-lives, in outcomes, of the error's mean (to which come twice the hours that outcomes overlap) and of its usual size."""
@@ -58,10 +58,13 @@ _MEDIAN: Final = QUANTILE_LEVELS.index(0.5)
 
 @dataclass(slots=True)
 class _Alert:
-    """How far a day's mean error is from zero, against how far it usually is. ``mean``: [..., 24]; ``usual``: its mean square [24]."""
+    """How far a day's mean error is from zero, against how far it usually is. ``mean``: [..., 24]; ``usual``: its mean square [24];
+    ``on``: float64 [..., 24], 1 from an alarm until it is calm.
+    """
 
     mean: Float64
     usual: Float64
+    on: Float64
 
     def hurry(self, error: Float64, known: np.ndarray) -> Float64:
         """Take in the errors [..., 24] where ``known``; by how much faster than slow the integrals go now, [..., 24]."""
@@ -71,7 +74,8 @@ class _Alert:
         number = known.reshape(-1, MAX_HORIZON).sum(axis=0)
         usual = squares.sum(axis=0) / np.maximum(number, 1)
         self.usual += np.where(number > 0, _USUAL_MEMORY * (usual - self.usual), 0.0)
-        return 1.0 + np.clip(_GAIN * (distance - THRESHOLD), 0.0, HURRY)
+        self.on[...] = np.where(distance > ALARM, 1.0, np.where(distance < CALM, 0.0, self.on))
+        return 1.0 + self.on * np.minimum(HURRY * distance, _MOST)
 
 
 class Calibration:
@@ -82,8 +86,8 @@ class Calibration:
         self._theta: Float64 = np.zeros((0, MAX_HORIZON))
         self._shape: Float64 = np.zeros((MAX_HORIZON, len(INTERVALS)))
         self._centre: Float64 = np.full(MAX_HORIZON, 0.5)
-        self._coins = _Alert(np.zeros((0, MAX_HORIZON)), 0.045**2 * _SLOWER)
-        self._all = _Alert(np.zeros(MAX_HORIZON), 0.03**2 * _SLOWER)
+        self._coins = _Alert(np.zeros((0, MAX_HORIZON)), 0.045**2 * _SLOWER, np.zeros((0, MAX_HORIZON)))
+        self._all = _Alert(np.zeros(MAX_HORIZON), 0.03**2 * _SLOWER, np.zeros(MAX_HORIZON))
 
     def factors(self, symbols: Sequence[str]) -> Float64:
         """float64 [N, 24]: by what each coin's quantiles are wider than those of all coins."""
@@ -126,9 +130,9 @@ class Calibration:
         rows = self._rows(symbols)
         error = np.where(known, measure - self._centre, 0.0)
         self._centre += _CENTRE_RATE * pace_of_all * (mean - self._centre)
-        alert = _Alert(self._coins.mean[rows], self._coins.usual)
+        alert = _Alert(self._coins.mean[rows], self._coins.usual, self._coins.on[rows])
         step = THETA_RATE / _SLOWER * alert.hurry(error, known) * error
-        self._coins.mean[rows] = alert.mean
+        self._coins.mean[rows], self._coins.on[rows] = alert.mean, alert.on
         self._theta[rows] = np.clip(self._theta[rows] + step, -LIMIT, LIMIT)
 
     def export(self) -> dict[str, Any]:
@@ -159,7 +163,8 @@ class Calibration:
         """Every array of the state, not copied."""
         return {
             "theta": self._theta, "shape": self._shape, "centre": self._centre, "coins_mean": self._coins.mean,
-            "coins_usual": self._coins.usual, "all_mean": self._all.mean, "all_usual": self._all.usual,
+            "coins_usual": self._coins.usual, "coins_on": self._coins.on, "all_mean": self._all.mean,
+            "all_usual": self._all.usual, "all_on": self._all.on,
         }  # fmt: skip
 
     def _rows(self, symbols: Sequence[str]) -> list[int]:
@@ -169,4 +174,5 @@ class Calibration:
             blank = np.zeros((len(new), MAX_HORIZON))
             self._theta = np.concatenate([self._theta, blank])
             self._coins.mean = np.concatenate([self._coins.mean, blank])
+            self._coins.on = np.concatenate([self._coins.on, blank])
         return [self._row[symbol] for symbol in symbols]

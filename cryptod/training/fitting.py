@@ -170,7 +170,7 @@ def _wave(window: Window, residual: Float32, pool: Int64) -> Float64:
 
     Least squares of each horizon's cut sizes over their mean, less 1: to first order the logarithm of the scale.
     """
-    rows = pool[::_EVERY]
+    rows = pool[:: 3 * _EVERY]
     hours = window.hours[window.row[rows]]
     size = np.abs(residual[rows]).astype(np.float64)
     size = np.minimum(size, 1.5 * np.quantile(size, 0.975, axis=0))
