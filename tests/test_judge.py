@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from tests.bench import bench_forecast, judge, references
-from tests.bench.references import HOUR_MS, LEVELS, Candles, Floats
+from tests.bench.references import HOUR_MS, LEVELS, Candles, Floats, Ints
 
 ROOT = Path(__file__).parent.parent
 START = 1_672_531_200_000  # 2023-01-01, a Sunday
@@ -42,7 +42,7 @@ def market(hours: int, seed: int = 1) -> Candles:
     return references.candles_of(COINS, START, np.concatenate([values, np.full((hours, len(COINS), 1), 100.0)], axis=-1))
 
 
-def truth(candles: Candles, cutoffs: Floats, horizons: tuple[int, ...] = judge.HORIZONS) -> pd.DataFrame:
+def truth(candles: Candles, cutoffs: Ints, horizons: tuple[int, ...] = judge.HORIZONS) -> pd.DataFrame:
     """The rows of a forecaster that knows the law."""
     variance = np.concatenate([np.zeros((1, len(COINS))), np.cumsum(sigma(len(candles.values) + 24) ** 2, axis=0)])
     rows = (cutoffs - START) // HOUR_MS  # of the hour that opens at the cutoff
@@ -60,8 +60,8 @@ def truth(candles: Candles, cutoffs: Floats, horizons: tuple[int, ...] = judge.H
     return pd.concat(frames, ignore_index=True)
 
 
-def origins(count: int, step: int = 1) -> Any:
-    return FIRST + HOUR_MS * step * np.arange(count)
+def origins(count: int, step: int = 1) -> Ints:
+    return np.asarray(FIRST + HOUR_MS * step * np.arange(count, dtype=np.int64))
 
 
 @pytest.fixture(scope="module")
@@ -338,7 +338,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_too_little_history_is_refused(candles: Candles, tmp_path: Path) -> None:
     path = tmp_path / "forecasts.csv"
-    truth(candles, START + HOUR_MS * (100 + np.arange(10))).to_csv(path, index=False)
+    truth(candles, START + HOUR_MS * (100 + np.arange(10, dtype=np.int64))).to_csv(path, index=False)
     with pytest.raises(references.BadInput, match="only 4 days of candles"):
         judge.judge(judge.read_forecasts(path), candles)
 
