@@ -29,14 +29,15 @@ def coverage(summary: Summary) -> str:
             kind = "near" if abs(observed - nominal / 100) <= TOLERANCE else "far"
             row.append(Cell(fixed(100 * observed, 1), kind if np.isfinite(observed) else ""))
         coins = summary.coverage_of_coins(nominal)
-        rows.append([*row, Cell(_furthest(summary, coins, nominal / 100)), Cell(_spread(coins))])
+        rows.append([*row, Cell(furthest(summary, coins, nominal / 100)), Cell(_spread(coins))])
     heads = ["interval", *(f"{summary.results.horizons[c]} h" for c in summary.scored), "coin furthest off", "sd over coins"]
     body = table(heads, rows) + '<div class="grid wide">' + _curves(summary) + _weeks(summary) + "</div>"
     reading = "How often the outcome lay within each interval, in percent. Green: within a point of what the interval promises."
     return section("calibration", "Calibration", reading, body)
 
 
-def _furthest(summary: Summary, coins: Float64, nominal: float) -> str:
+def furthest(summary: Summary, coins: Float64, nominal: float) -> str:
+    """The coin whose coverage is furthest off, and its coverage in percent."""
     known = np.flatnonzero(np.isfinite(coins))
     if len(known) == 0:
         return UNKNOWN

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -28,11 +29,9 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     span = high - low
     if not (math.isfinite(span) and span > 0):
         return [low] if math.isfinite(low) else []
-    rough = span / max(wanted, 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(s * power for s in STEPS if s * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    power = 10.0 ** math.floor(math.log10(span / max(wanted, 1)))
+    step = min((s * power for s in STEPS), key=lambda step: abs(math.floor(high / step + 1e-9) - math.ceil(low / step - 1e-9) + 1 - wanted))
+    return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def bounds(*series: Numbers, include: Iterable[float] = (), pad: float = 0.08, least: float = 0.0) -> tuple[float, float]:
@@ -74,12 +73,16 @@ class Chart:
         return self
 
     def x_axis(self, at: Sequence[float], names: Sequence[str]) -> Chart:
-        """Names below, thinned out where they would touch."""
-        last, letter = -math.inf, 4.1 if self.wide else 3.2  # half a letter's width; on a phone those of wide charts are drawn larger
-        for value, name in zip(at, names, strict=True):
-            x, half = self.px(value), letter * len(name)
-            if x - half >= last + 5 and x + half <= self.width + 8:
-                last = x + half
+        """Names below: all of them, or every so manyth, so that they do not touch."""
+        letter = 4.1 if self.wide else 3.4  # half a letter's width; on a phone those of wide charts are drawn larger
+        spans = [(self.px(value), letter * len(name)) for value, name in zip(at, names, strict=True)]
+        for every in range(1, len(spans) + 1):
+            if all(right - left >= half + other + 5 for (left, half), (right, other) in pairwise(spans[::every])):
+                break
+        else:
+            return self
+        for (x, half), name in zip(spans[::every], names[::every], strict=True):
+            if x + half <= self.width + 8:
                 self._parts.append(f'<text class="tick" x="{x:.1f}" y="{self.height - 9}" text-anchor="middle">{escape(name)}</text>')
         return self
 

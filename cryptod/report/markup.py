@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 UNKNOWN: Final = "–"
 MINUS: Final = "\u2212"
+NAMES: Final = {"log_har": "log-HAR", "ewma": "EWMA", "ewma_season": "EWMA × season"}
 REFERENCE_COLOURS: Final = ("r1", "r2", "r3", "r4", "r5")
 
 
@@ -51,8 +52,8 @@ def short_date(ms: float) -> str:
 
 
 def name_of(forecaster: str) -> str:
-    """The forecaster's name for people: random_walk -> random walk."""
-    return forecaster.replace("_", " ").replace("log har", "log-HAR").replace("ewma", "EWMA")
+    """The forecaster's name for people."""
+    return NAMES.get(forecaster, forecaster.replace("_", " "))
 
 
 def colours(references: Sequence[str]) -> dict[str, str]:

@@ -67,9 +67,9 @@ def render(results: BacktestResults) -> str:
 
 def _footer() -> str:
     return (
-        f"<footer>Written by cryptod {escape(__version__)}. CRPS is twice the mean pinball loss over nine quantiles; pooled: each horizon's "
-        "over √h. Intervals: moving-block bootstrap, blocks of a week. t: Diebold and Mariano (1995), variance of Newey and West (1987). "
-        "Every forecast was made as it would have been issued, from what was known at its cutoff.</footer>"
+        f"<footer>Written by cryptod {escape(__version__)}. CRPS is twice the mean pinball loss over nine quantiles; pooled: each "
+        "horizon's over √h. Intervals: moving-block bootstrap, blocks of a week. t: Diebold and Mariano (1995), variance of Newey and "
+        "West (1987). Every forecast was made as it would have been issued, from what was known at its cutoff.</footer>"
     )
 
 
@@ -106,11 +106,11 @@ def _headline(summary: Summary) -> str:
     for nominal in (80, 95):
         if nominal in summary.results.hits:
             observed = summary.coverage(nominal)[summary.scored]
-            off = np.abs(observed - nominal / 100)
-            worst = int(np.argmax(np.where(np.isfinite(off), off, -1.0)))
-            horizon = summary.results.horizons[summary.scored[worst]]
-            tiles.append(_tile(percent(mean(observed)), f"of outcomes within the {nominal} % interval",
-                               f"furthest off at {horizon} h: {percent(float(observed[worst]))}"))  # fmt: skip
+            away = np.abs(observed - nominal / 100)
+            worst = int(np.argmax(np.where(np.isfinite(away), away, -1.0)))
+            said = f"furthest off: {percent(float(observed[worst]))} at {summary.results.horizons[summary.scored[worst]]} h, and "
+            said += f"{calibration.furthest(summary, summary.coverage_of_coins(nominal), nominal / 100)}\u202f% of the coins"
+            tiles.append(_tile(percent(mean(observed)), f"of outcomes within the {nominal} % interval", said))
     return f'<p class="lead">{escape(_verdict(summary, strongest))}</p><div class="tiles">{"".join(tiles)}</div>'
 
 

@@ -34,12 +34,13 @@ font-size:1.75rem;line-height:1.15;font-weight:650;letter-spacing:-.02em;font-va
 .tile .name{color:var(--ink)}
 .good{color:var(--good)}.bad{color:var(--bad)}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(290px,1fr));gap:.8rem;margin:.6rem 0}
+.four svg text{font-size:13px}
 .grid.four{grid-template-columns:repeat(auto-fit,minmax(245px,1fr))}
 .grid.wide{grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr))}
 figure{margin:0;background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:.75rem .8rem .5rem;min-width:0}
 figcaption{font-size:.82rem;padding:.1rem 0 .2rem}
 svg{display:block;width:100%;height:auto;overflow:visible}
-svg text{font:10.5px system-ui,sans-serif;fill:var(--soft);font-variant-numeric:tabular-nums}
+svg text{font:11px system-ui,sans-serif;fill:var(--soft);font-variant-numeric:tabular-nums}
 path.rule,path.zero{stroke:var(--grid);stroke-width:1;fill:none}path.zero{stroke:var(--soft);stroke-opacity:.65}
 .line{fill:none;stroke:var(--soft);stroke-width:1.7;stroke-linejoin:round;stroke-linecap:round}
 .thin{stroke-width:1.1;stroke-opacity:.55}.dash{stroke-dasharray:4 4;stroke-width:1.1}
@@ -60,11 +61,12 @@ path.rule,path.zero{stroke:var(--grid);stroke-width:1;fill:none}path.zero{stroke
 .scroll{overflow:auto;background:var(--card);border:1px solid var(--rule);border-radius:10px;margin:.6rem 0}
 .scroll.tall{max-height:34rem}
 table{border-collapse:collapse;width:100%;font-size:.88rem;font-variant-numeric:tabular-nums}
-th,td{padding:.36rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule)}
+th,td{padding:.36rem .62rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule)}
 tr:last-child td{border-bottom:0}
 th{font-weight:600;color:var(--soft);background:var(--card);position:sticky;top:0;z-index:1}
 th:first-child,td:first-child,.left{text-align:left}
 td:first-child{font-weight:550}
+th:first-child,td:first-child{position:sticky;left:0;background:var(--card)}th:first-child{z-index:2}
 th.left{text-align:left}td.wrap{white-space:normal;min-width:18rem;text-align:left}
 td.best{font-weight:650}
 td.near{background:var(--tint-good)}td.far{background:var(--tint-bad)}
