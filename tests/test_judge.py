@@ -207,9 +207,12 @@ def test_a_probability_that_the_quantiles_do_not_allow_is_counted(candles: Candl
     assert judged(frame)["contradicted"] == 2
 
 
-def test_a_row_that_is_there_twice_is_counted(candles: Candles, judged: Any) -> None:
+def test_a_row_that_is_there_twice_is_counted_and_the_first_one_is_judged(candles: Candles, judged: Any) -> None:
     frame = truth(candles, origins(30))
-    assert judged(pd.concat([frame, frame.iloc[:3]]))["repeated"] == 3
+    later = frame.iloc[:90].assign(**dict.fromkeys(judge.QUANTILES, 9.0), p_up=1.0)
+    found = judged(pd.concat([frame, later]))
+    assert found["repeated"] == 90
+    assert found["forecasters"]["served"]["crps"] == judged(frame)["forecasters"]["served"]["crps"]
 
 
 def test_every_third_hour_will_do(candles: Candles, judged: Any) -> None:

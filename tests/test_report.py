@@ -105,6 +105,15 @@ def test_the_strongest_reference_comes_first() -> None:
     assert summarise(results()).references == ["log_har", "random_walk"]
 
 
+def test_the_model_by_itself_stands_in_the_table_and_is_no_reference() -> None:
+    made = results(hours=24 * 40)
+    both = dataclasses.replace(made, forecasters={**made.forecasters, "model": made.forecasters[SERVED] * np.float32(1.001)})
+    assert summarise(both).references == ["log_har", "random_walk"]
+    text = read(render(both))
+    assert "the model alone" in text
+    assert "against the model" not in text
+
+
 def test_the_running_gain_ends_at_the_skill() -> None:
     summary = summarise(results())
     assert summary.running_gain("log_har")[-1] == pytest.approx(summary.skill("log_har"), rel=1e-6)
@@ -221,7 +230,7 @@ def test_the_page_says_what_was_found() -> None:
     assert fixed(100 * summary.coverage(90)[5], 1) in text
     assert "COIN0/USDT, the last days" in text
     assert "COIN3/USDT" in text
-    assert "model 75.0" in text
+    assert "the model 75.0" in text
     assert "seed 1" in text
 
 

@@ -12,6 +12,7 @@ from cryptod.forecast.scores import INTERVALS
 from cryptod.market import HOUR, Float64, Int64
 from cryptod.report.charts import Chart, bounds
 from cryptod.report.markup import Cell, date, figure, keys, moment, name_of, percent, plain, price, section, short_date, table
+from cryptod.report.results import MODEL
 from cryptod.report.skill import DAY, time_chart
 from cryptod.report.summary import Summary, mean
 
@@ -38,7 +39,7 @@ def served_by(summary: Summary) -> str:
         chart.band(_steps(begins, summary.results.end), np.repeat(np.broadcast_to(foot, top.shape), 2), np.repeat(top, 2), kind)
         foot = top
     chart.y_axis(lambda v: percent(v, 0), at=[0.0, 0.25, 0.5, 0.75, 1.0])
-    key = keys([(kind, f"{name_of(name)} {percent(mean(shares[name]))}") for name, kind in kinds.items()])
+    key = keys([(kind, f"{'the model' if name == MODEL else name_of(name)} {percent(mean(shares[name]))}") for name, kind in kinds.items()])
     drawn = figure("Share of each in what was served", key + chart.svg(), "Mean of each day; the key gives the mean of the period.")
     reading = "A reference takes over where the model is not better, coin by coin or in part."
     return section("who", "Who served", reading, f'<div class="grid wide">{drawn}</div>')

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 UNKNOWN: Final = "–"
 MINUS: Final = "\u2212"
-NAMES: Final = {"log_har": "log-HAR", "ewma": "EWMA", "ewma_season": "EWMA × season"}
+NAMES: Final = {"model": "the model alone", "log_har": "log-HAR", "ewma": "EWMA", "ewma_season": "EWMA × season"}
 REFERENCE_COLOURS: Final = ("r1", "r2", "r3", "r4", "r5")
 
 

@@ -13,7 +13,9 @@ from cryptod.errors import DataError
 from cryptod.market import QUANTILE_LEVELS, Float32, Float64, Int64
 
 SERVED: Final = "served"
-"""Among the forecasters: what was served, whoever made it. All others are references."""
+"""Among the forecasters: what was served, whoever made it."""
+MODEL: Final = "model"
+"""The model by itself, where it is told apart from what was served. All others are references."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class BacktestResults:
     """int64 [T], UTC ms, rising."""
     horizons: tuple[int, ...]
     forecasters: Mapping[str, Float32]
-    """Name -> CRPS, float32 [T, N, H]: `SERVED` and the references."""
+    """Name -> CRPS, float32 [T, N, H]: `SERVED`, perhaps `MODEL`, and the references."""
     hits: Mapping[int, Float32]
     """Percent -> float32 [T, N, H]: 1 where the outcome lay in that central interval, 0 where not."""
     pit: Float32

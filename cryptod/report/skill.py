@@ -9,7 +9,7 @@ import numpy as np
 from cryptod.market import HOUR, Float64
 from cryptod.report.charts import Chart, bounds
 from cryptod.report.markup import Cell, colours, date, figure, fixed, keys, name_of, percent, section, short_date, table
-from cryptod.report.results import SERVED
+from cryptod.report.results import MODEL, SERVED
 from cryptod.report.summary import Summary
 
 LEAST_SKILL: Final = 0.01
@@ -68,7 +68,7 @@ def skill_tick(value: float) -> str:
 
 def _crps_table(summary: Summary) -> str:
     columns = summary.scored[:TABLE_COLUMNS]
-    everyone = [SERVED, *summary.references]
+    everyone = [name for name in (SERVED, MODEL, *summary.references) if name in summary.by_hour]
     losses = {name: summary.by_horizon(name) for name in everyone}
     lowest = np.min([losses[name] for name in everyone], axis=0)
     rows = []

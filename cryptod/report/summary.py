@@ -14,7 +14,7 @@ import numpy as np
 
 from cryptod.forecast.scores import SCORED_HORIZONS, loss_test
 from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, Bool, Float32, Float64, Int64
-from cryptod.report.results import SERVED, BacktestResults
+from cryptod.report.results import MODEL, SERVED, BacktestResults
 
 BLOCK_HOURS: Final = 28 * 24
 BOOTSTRAP_HOURS: Final = 7 * 24
@@ -68,7 +68,7 @@ class Summary:
     @cached_property
     def references(self) -> list[str]:
         """From the strongest to the weakest."""
-        names = [name for name in self.by_hour if name != SERVED]
+        names = [name for name in self.by_hour if name not in (SERVED, MODEL)]
         return sorted(names, key=self.pooled)
 
     def by_horizon(self, name: str) -> Float64:

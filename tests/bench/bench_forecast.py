@@ -111,7 +111,7 @@ def figures_of(found: Mapping[str, Any], real: bool) -> list[Figure]:
     worst = 100 * abs(found["coverage"]["80"]["worst_ordinary"]["off"])
     figures.append(Figure("coverage_80_off_at_the_worst_coin", worst, "points", target(WORST_COIN_TARGET), "lower"))
     figures.append(Figure("answered", 100 * found["answered_ordinary"], "%", 100.0, "higher"))
-    figures += [Figure(name, found[name], "rows", 0, "lower") for name in ("crossed", "not_finite", "contradicted", "repeated")]
+    figures += [Figure(name, found[name], "rows", 0, "lower") for name in ("crossed", "not_finite", "contradicted")]
     return figures
 
 

@@ -80,7 +80,7 @@ def read_forecasts(path: Path, start: int | None = None, end: int | None = None)
     row, column = np.searchsorted(grid, cutoff), np.searchsorted(np.array(horizons), horizon)
     cells = (row * len(symbols) + place) * len(horizons) + column
     counts["repeated"] = len(cells) - len(np.unique(cells))
-    cube[row, place, column] = q
+    cube[row[::-1], place[::-1], column[::-1]] = q[::-1]  # of two rows for one cell the first counts: it was issued first
     return Forecasts(tuple(symbols), grid, horizons, cube, counts)
 
 
