@@ -9,7 +9,7 @@ import numpy as np
 
 from cryptod.forecast.scores import INTERVALS
 from cryptod.market import QUANTILE_LEVELS, Float64
-from cryptod.report.charts import Chart, bounds
+from cryptod.report.charts import Chart, bounds, ticks
 from cryptod.report.markup import UNKNOWN, Cell, figure, fixed, keys, percent, section, table
 from cryptod.report.skill import DAY, time_chart
 from cryptod.report.summary import Summary, mean
@@ -88,8 +88,9 @@ def pit(summary: Summary) -> str:
         if summary.pit[h].sum() == 0:
             continue
         density = summary.pit_density(h)
-        chart = Chart(f"PIT at {summary.results.horizons[h]} h", (0.0, 1.0), (0.0, max(1.4, float(density.max()) * 1.05)), height=150)
-        chart.y_axis(lambda v: fixed(v, 1), at=[0.0, 0.5, 1.0])
+        top = max(1.4, float(density.max()) * 1.05)
+        chart = Chart(f"PIT at {summary.results.horizons[h]} h", (0.0, 1.0), (0.0, top), height=150)
+        chart.y_axis(lambda v: fixed(v, 1), at=ticks(0.0, top, 3))
         for i, (left, right) in enumerate(pairwise(EDGES)):
             words = [f"{left:g} to {right:g}: {density[i]:.3f} of what belongs there"]
             chart.bars([(left + right) / 2], [density[i]], ["served"], words, share=0.94, width=right - left)

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 UNKNOWN: Final = "–"
 MINUS: Final = "\u2212"
 NAMES: Final = {"model": "the model alone", "log_har": "log-HAR", "ewma": "EWMA", "ewma_season": "EWMA × season"}
-REFERENCE_COLOURS: Final = ("r1", "r2", "r3", "r4", "r5")
+COLOURS: Final = {"log_har": "r1", "ewma_season": "r2", "ewma": "r3", "random_walk": "r4"}
 
 
 def fixed(value: float, digits: int = 1, sign: bool = False) -> str:
@@ -57,8 +57,8 @@ def name_of(forecaster: str) -> str:
 
 
 def colours(references: Sequence[str]) -> dict[str, str]:
-    """A colour's class for each reference."""
-    return {name: REFERENCE_COLOURS[i % len(REFERENCE_COLOURS)] for i, name in enumerate(references)}
+    """A colour's class for each reference, the same on every page."""
+    return {name: COLOURS.get(name, "r5") for name in references}
 
 
 def keys(entries: Iterable[tuple[str, str]]) -> str:

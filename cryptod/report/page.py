@@ -102,7 +102,8 @@ def _headline(summary: Summary) -> str:
     if "random_walk" in summary.references and strongest != "random_walk":
         tiles.append(_skill_tile(summary, "random_walk", "simplest reference"))
     won = summary.skill_by_block(strongest) > 0
-    tiles.append(_tile(f"{int(won.sum())} of {len(won)}", "28-day blocks won", f"against {name_of(strongest)}"))
+    if len(won) > 1:
+        tiles.append(_tile(f"{int(won.sum())} of {len(won)}", "28-day blocks won", f"against {name_of(strongest)}"))
     for nominal in (80, 95):
         if nominal in summary.results.hits:
             observed = summary.coverage(nominal)[summary.scored]

@@ -63,7 +63,7 @@ def _horizon_chart(summary: Summary, references: list[str]) -> str:
 
 
 def skill_tick(value: float) -> str:
-    return percent(value, 1, sign=True)
+    return percent(value, 1 if abs(1000 * value - round(1000 * value)) < 1e-6 else 2, sign=True)
 
 
 def _crps_table(summary: Summary) -> str:
