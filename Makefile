@@ -28,7 +28,7 @@ suitable = @$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	$(1) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "$(1) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-.PHONY: help demo test lint run bench install uninstall clean
+.PHONY: help demo test lint run bench install uninstall clean $(BENCHES)
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -63,8 +63,12 @@ run: .venv/.made ## The daemon in the foreground, state in ./.run, configured by
 	CRYPTOD_SOCKET_PATH="$${CRYPTOD_SOCKET_PATH:-$(CURDIR)/.run/cryptod.sock}" \
 	exec $(BIN)/cryptod run
 
-bench: .venv/.made-bench ## The figures of the README, measured here
-	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench" || exit 1; done
+BENCHES := $(patsubst tests/bench/bench_%.py,bench-%,$(wildcard tests/bench/bench_*.py))
+bench: .venv/.made-bench ## The figures of the README, measured here: all of them, or one kind with bench-NAME
+	@for bench in $(BENCHES); do $(MAKE) --no-print-directory "$$bench" || exit 1; done
+
+$(BENCHES): bench-%: .venv/.made-bench
+	@echo "== $*"; exec $(BIN)/python -m tests.bench.bench_$*
 
 # The environment is built beside the one in use and takes its place at the end: an installation that fails leaves the old one
 # working. Scripts are told their final place, which DESTDIR is no part of.

@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cryptod.backtest",),
     ("cryptod.daemon",),
     ("cryptod.worker",),
-    ("cryptod.training",),
+    ("cryptod.training", "cryptod.report"),
     ("cryptod.forecast", "cryptod.ingest"),
     ("cryptod.store", "cryptod.config", "cryptod.simulator"),
     ("cryptod.settings", "cryptod.worker.messages", "cryptod.logs"),

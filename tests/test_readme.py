@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PACKAGES = ("cryptod", *(f"cryptod/{name}" for name in "daemon worker training forecast ingest store simulator".split()), "ctl")  # noqa: SIM905
+PACKAGES = ("cryptod", *(f"cryptod/{name}" for name in "daemon worker training report forecast ingest store simulator".split()), "ctl")  # noqa: SIM905
 OTHERS = """models/             shipped base models (weights and meta data, no code)
 etc/                cryptod.toml: every key, commented, at its default
 packaging/systemd/  cryptod.service, cryptod.socket, sysusers, tmpfiles
