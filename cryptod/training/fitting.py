@@ -15,7 +15,7 @@ from cryptod.errors import DataError
 from cryptod.forecast import baselines, network
 from cryptod.forecast.baselines import REFERENCES
 from cryptod.forecast.model import Model
-from cryptod.forecast.season import Season
+from cryptod.forecast.season import WEEK, Season
 from cryptod.market import MAX_HORIZON, QUANTILE_LEVELS, Bool, Float32, Float64, Int64
 from cryptod.training.window import Window, pieces
 
@@ -124,8 +124,9 @@ def assemble(
         residual[part] = window.moves(part) * np.exp(-0.5 * log_variance - ahead[window.hours[window.row[part]]])
     pool = chosen & ordinary(window)
     wave = _wave(window, residual, np.flatnonzero(pool))
+    calm = np.exp(-(baselines.daily_wave(np.arange(WEEK)) @ wave.T)).astype(np.float32)
     for part in pieces(len(residual)):
-        residual[part] *= np.exp(-(baselines.daily_wave(window.hours[window.row[part]]) @ wave.T)).astype(np.float32)
+        residual[part] *= calm[window.hours[window.row[part]]]
     residuals = baselines.residual_quantiles(residual if pool.all() else residual.T[:, pool].T)
     if not (residuals[:, -1] > residuals[:, 0]).all():
         raise DataError(f"the prices of {len(window.symbols)} coins hardly move", hint="leave coins without trade out of the universe")
@@ -172,12 +173,12 @@ def _wave(window: Window, residual: Float32, pool: Int64) -> Float64:
     """
     rows = pool[:: 3 * _EVERY]
     hours = window.hours[window.row[rows]]
-    size = np.abs(residual[rows]).astype(np.float64)
-    size = np.minimum(size, 1.5 * np.quantile(size, 0.975, axis=0))
+    size = np.abs(residual.T[:, rows])
+    size = np.minimum(size, 1.5 * np.quantile(size, 0.975, axis=1, keepdims=True)).astype(np.float64)
     x = baselines.daily_wave(hours)
     x = x - x.mean(axis=0)
-    found = np.linalg.solve(x.T @ x + 1e-6 * np.eye(x.shape[1]), x.T @ (size / np.maximum(size.mean(axis=0), 1e-12) - 1.0))
-    return np.asarray(found.T)
+    relative = size / np.maximum(size.mean(axis=1, keepdims=True), 1e-12) - 1.0
+    return np.asarray(np.linalg.solve(x.T @ x + 1e-6 * np.eye(x.shape[1]), (relative @ x).T).T)
 
 
 def _factors(window: Window, residual: Float32, chosen: Bool, residuals: Float64) -> Float64:
