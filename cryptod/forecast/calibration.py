@@ -11,7 +11,7 @@ that of horizon h comes h hours after its forecast. What is learned, per horizon
 
 Slow integrals cost nothing and even out coins, but take months over a break. Fast ones cost more than they give, for the misses of a
 quiet market come in clusters too. So each integral rests at its slow rate until a day's mean of its own error is farther from zero than
-it usually is, by `ALARM` standard deviations; then it hurries, in proportion to that distance, until `CALM` (cf. Trigg and Leach 1967). It never stops and it never turns against its error, so coverage returns whatever happens: over T outcomes the mean error
+it usually is, by `ALARM_OF_ALL` or `ALARM_OF_COIN` standard deviations; then it hurries, in proportion to that distance, until `CALM` (cf. Trigg and Leach 1967). It never stops and it never turns against its error, so coverage returns whatever happens: over T outcomes the mean error
 is at most (2 LIMIT / slow rate) / T as long as the factor has not reached its limit.
 """
 
@@ -31,7 +31,9 @@ THETA_RATE: Final = 0.003
 SHAPE_RATE: Final = 0.001
 LIMIT: Final = 1.5
 """Largest log factor of each kind."""
-ALARM: Final = 3.25
+ALARM_OF_ALL: Final = 3.5
+ALARM_OF_COIN: Final = 4.5
+"""Of a hundred coins some are far from the usual on any day."""
 CALM: Final = 0.5
 HURRY: Final = 12.0
 """Times faster for each standard deviation, from an alarm until it is calm."""
@@ -66,7 +68,7 @@ class _Alert:
     usual: Float64
     on: Float64
 
-    def hurry(self, error: Float64, known: np.ndarray) -> Float64:
+    def hurry(self, error: Float64, known: np.ndarray, alarm: float) -> Float64:
         """Take in the errors [..., 24] where ``known``; by how much faster than slow the integrals go now, [..., 24]."""
         self.mean += np.where(known, _MEMORY * (error - self.mean), 0.0)
         distance = np.abs(self.mean) / np.sqrt(self.usual)
@@ -74,7 +76,9 @@ class _Alert:
         number = known.reshape(-1, MAX_HORIZON).sum(axis=0)
         usual = squares.sum(axis=0) / np.maximum(number, 1)
         self.usual += np.where(number > 0, _USUAL_MEMORY * (usual - self.usual), 0.0)
-        self.on[...] = np.where(distance > ALARM, 1.0, np.where(distance < CALM, 0.0, self.on))
+        # Short horizons hear of a break first, and it is hardly ever theirs alone.
+        raised = (distance > alarm).any(axis=-1, keepdims=True)
+        self.on[...] = np.where(distance < CALM, 0.0, np.where(raised, 1.0, self.on))
         return 1.0 + self.on * np.minimum(HURRY * distance, _MOST)
 
 
@@ -122,7 +126,7 @@ class Calibration:
         mean = np.where(number > 0, measure.sum(axis=0) / np.maximum(number, 1), 0.5)
         # A handful of coins says less about all coins than a hundred.
         pace = number / (number + 10.0) / _SLOWER
-        pace_of_all = pace * self._all.hurry(mean - 0.5, number > 0)
+        pace_of_all = pace * self._all.hurry(mean - 0.5, number > 0, ALARM_OF_ALL)
         held = (said[..., _LOW] <= became[..., None]) & (became[..., None] <= said[..., _HIGH]) & known[..., None]
         missing = _NOMINAL - held.sum(axis=0) / np.maximum(number, 1)[:, None]
         self._shape = np.clip(self._shape + SHAPE_RATE * pace_of_all[:, None] * missing / _STEEPNESS, -LIMIT, LIMIT)
@@ -131,7 +135,7 @@ class Calibration:
         error = np.where(known, measure - self._centre, 0.0)
         self._centre += _CENTRE_RATE * pace_of_all * (mean - self._centre)
         alert = _Alert(self._coins.mean[rows], self._coins.usual, self._coins.on[rows])
-        step = THETA_RATE / _SLOWER * alert.hurry(error, known) * error
+        step = THETA_RATE / _SLOWER * alert.hurry(error, known, ALARM_OF_COIN) * error
         self._coins.mean[rows], self._coins.on[rows] = alert.mean, alert.on
         self._theta[rows] = np.clip(self._theta[rows] + step, -LIMIT, LIMIT)
 

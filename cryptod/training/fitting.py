@@ -25,6 +25,8 @@ _MIN_ROWS: Final = 1000
 _STRIDES: Final = tuple(1 if h <= 4 else 2 if h <= 12 else 3 for h in range(1, MAX_HORIZON + 1))
 """Of a coin's own residuals over h hours: neighbours share h - 1 of them, and sorting them all is what an update spent most time on."""
 _FACTOR_SHRINK: Final = 0.5
+_SYMMETRY: Final = 0.75
+"""How much of the residuals' asymmetry is left out: which side was longer in the last six months says little about the next."""
 _FACTOR_LIMIT: Final = 0.7
 
 
@@ -131,6 +133,7 @@ def assemble(
     if not (residuals[:, -1] > residuals[:, 0]).all():
         raise DataError(f"the prices of {len(window.symbols)} coins hardly move", hint="leave coins without trade out of the universe")
     residuals -= residuals[:, QUANTILE_LEVELS.index(0.5), None]
+    residuals = (1.0 - _SYMMETRY) * residuals + _SYMMETRY * 0.5 * (residuals - residuals[:, ::-1])
     factors = _factors(window, residual, chosen, residuals)
     location = _location(window, residual, np.flatnonzero(pool), residuals, factors)
     precision, limit = _strangeness(window, pool, scaler)
