@@ -15,8 +15,9 @@ from cryptod.forecast import distribution
 from cryptod.forecast.baselines import REFERENCES
 from cryptod.forecast.calibration import Calibration
 from cryptod.forecast.features import FeatureState, market_terms, scan
+from cryptod.forecast.learning import Learning
 from cryptod.forecast.model import SOURCES, Model
-from cryptod.forecast.predictor import Forecasts, Predictor
+from cryptod.forecast.predictor import ALONE, Forecasts, Predictor
 from cryptod.market import CLOSE, HOUR, NO_TRADE, NOT_FETCHED, QUANTILE_LEVELS, Panel
 from cryptod.store.checkpoints import read_checkpoint
 from tests import markets
@@ -61,7 +62,7 @@ def test_a_forecast_has_every_part_in_the_agreed_shape() -> None:
         assert np.isfinite(values).all()
     assert ((found.p_up > 0) & (found.p_up < 1)).all()
     assert (found.volatility > 0).all()
-    assert set(found.said) == set(REFERENCES)
+    assert set(found.said) == set(SOURCES)
     assert all(values.shape == (8, 24, 9) and (np.diff(values, axis=-1) >= 0).all() for values in found.said.values())
     assert np.array_equal(found.close, SOURCE.panel(SYMBOLS, CUTOFF - HOUR.ms, CUTOFF).values[-1, :, CLOSE])
     assert found.models == tuple(model.name for model in MODELS for _ in model.symbols)
@@ -216,15 +217,17 @@ def test_a_predictor_without_models_refuses_everything_politely() -> None:
         predictor.forecast(SYMBOLS[:1], CUTOFF)
 
 
-def test_calibration_is_applied_last_to_whoever_serves() -> None:
-    calibration = Calibration()
+def test_what_was_learned_is_applied_last_to_whoever_serves() -> None:
+    learning = Learning()
     quantiles = np.sort(np.random.default_rng(0).normal(size=(1, 24, 9)), axis=-1).astype(np.float32)
     for _ in range(50):
-        calibration.update(SYMBOLS[:1], quantiles, np.full((1, 24), 9.0))
+        learning.calibration.update(SYMBOLS[:1], quantiles, np.full((1, 24), 9.0))
     plain = Predictor(MODELS).forecast(SYMBOLS, CUTOFF)
-    found = Predictor(MODELS, calibration).forecast(SYMBOLS, CUTOFF)
-    assert np.array_equal(found.quantiles[1:], plain.quantiles[1:])
-    assert np.allclose(found.quantiles[0], plain.quantiles[0] * calibration.factors(SYMBOLS[:1])[0][:, None])
+    found = Predictor(MODELS, learning).forecast(SYMBOLS, CUTOFF)
+    combined = learning.combination.combine(plain.said)
+    alone = np.array([not ALONE.isdisjoint(flags) for flags in plain.flags])
+    expected = learning.calibration.apply(SYMBOLS, np.where(alone[:, None, None], plain.quantiles, combined))
+    assert np.array_equal(found.quantiles, expected)
     assert (found.volatility[0] > plain.volatility[0]).all()
     assert np.array_equal(found.said["ewma"], plain.said["ewma"])
 
@@ -358,7 +361,11 @@ def test_a_checkpoint_with_a_coin_twice_or_with_none_is_refused() -> None:
 
 
 def test_calibration_that_differs_from_horizon_to_horizon_crosses_no_quantiles() -> None:
-    calibration = Calibration.restore({"symbols": list(SYMBOLS), "theta": np.random.default_rng(1).uniform(-1.5, 1.5, (8, 24))})
-    found = Predictor(MODELS, calibration).forecast(SYMBOLS, CUTOFF)
+    learning, random = Learning(), np.random.default_rng(1)
+    learning.calibration.update(SYMBOLS, np.zeros((8, 24, 9), np.float32), np.zeros((8, 24)))
+    state = learning.calibration.export()
+    state |= {"theta": random.uniform(-1.5, 1.5, (8, 24)), "shape": random.uniform(-1.5, 1.5, (24, 4))}
+    learning.calibration = Calibration.restore(state)
+    found = Predictor(MODELS, learning).forecast(SYMBOLS, CUTOFF)
     assert (np.diff(found.quantiles, axis=-1) >= 0).all()
     assert np.isfinite(found.volatility).all()

@@ -12,7 +12,8 @@ import pytest
 
 from cryptod.daemon.records import Records
 from cryptod.daemon.scoring import SERVED, Scoring, last_closes
-from cryptod.market import CANDLE, HOUR, MAX_HORIZON, NO_TRADE, NOT_FETCHED, Panel
+from cryptod.forecast.model import SOURCES
+from cryptod.market import CANDLE, HOUR, MAX_HORIZON, NO_TRADE, NOT_FETCHED, Float64, Panel
 from cryptod.store import jobs, ledger
 from cryptod.store.environment import open_environment
 from cryptod.store.jobs import JobStore
@@ -22,6 +23,14 @@ START = 1_685_620_800_000
 SYMBOLS = ("AAA/USDT", "BBB/USDT")
 LEVELS = np.array([-1.96, -1.645, -1.2816, -0.6745, 0.0, 0.6745, 1.2816, 1.645, 1.96])
 SIGMA = 0.01
+
+TRUTH = np.broadcast_to(SIGMA * np.sqrt(np.arange(1, MAX_HORIZON + 1))[:, None] * LEVELS, (2, MAX_HORIZON, 9)).astype(np.float32)
+
+
+def factors(scoring: Scoring) -> Float64:
+    """float64 [2, 24]: how much wider forecasts are issued than they are made."""
+    issued = scoring.learning.calibration.apply(SYMBOLS, TRUTH)
+    return np.asarray(issued[..., 6] / TRUTH[..., 6], np.float64)
 
 
 class Market:
@@ -55,10 +64,10 @@ class House:
         self.records = Records(JobStore(self.environment), self.disk, lambda error: None)
         self.scoring = Scoring(self.ledger, self.records, market)
 
-    def issue(self, cutoff: int, width: float = 1.0) -> int:
-        """A forecast that is ``width`` times as wide as the truth."""
-        scale = width * SIGMA * np.sqrt(np.arange(1, MAX_HORIZON + 1))
-        quantiles = round_issue(np.broadcast_to((scale[:, None] * LEVELS).astype(np.float32), (2, MAX_HORIZON, 9)))
+    def issue(self, cutoff: int, width: float = 1.0, *, calibrated: bool = True) -> int:
+        """A forecast that was made ``width`` times as wide as the truth."""
+        made = width * TRUTH
+        quantiles = round_issue(self.scoring.learning.calibration.apply(SYMBOLS, made) if calibrated else made)
         half = round_issue(np.full((2, MAX_HORIZON), 0.5, np.float32))
         issue = Issue(cutoff, cutoff, SYMBOLS, ("m", "m"), self.market.at(cutoff), quantiles, half, half)
         return self.ledger.append(issue, {"random_walk": round_issue(2 * quantiles)})
@@ -67,7 +76,7 @@ class House:
         for hour in range(first, first + hours):
             cutoff = START + hour * HOUR.ms
             self.scoring.mature(cutoff)
-            self.issue(cutoff, width * float(self.scoring.calibration.factors(SYMBOLS)[0, 0]))
+            self.issue(cutoff, width)
 
     def close(self) -> None:
         self.disk.shutdown()
@@ -83,55 +92,55 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 def test_forecasts_that_are_too_narrow_are_widened_by_what_became_of_them(house: House) -> None:
     house.live(30, 400, width=0.5)
-    assert (house.scoring.calibration.factors(SYMBOLS)[:, 0] > 1.15).all()
+    assert (factors(house.scoring)[:, 0] > 1.15).all()
 
 
 def test_forecasts_that_are_right_are_left_alone(house: House) -> None:
     house.live(30, 400)
-    assert np.abs(house.scoring.calibration.factors(SYMBOLS)[:, 0] - 1.0).max() < 0.15
+    assert np.abs(factors(house.scoring)[:, 0] - 1.0).max() < 0.15
 
 
 def test_an_outcome_is_not_used_before_its_horizon_has_passed(house: House) -> None:
     house.issue(START + 30 * HOUR.ms, width=0.01)
     house.scoring.mature(START + 33 * HOUR.ms)
-    moved = house.scoring.calibration.factors(SYMBOLS)[0] != 1.0
+    moved = np.abs(factors(house.scoring)[0] - 1.0) > 1e-7
     assert moved.tolist() == [True] * 3 + [False] * (MAX_HORIZON - 3)
 
 
 def test_an_outcome_teaches_once_however_often_a_cutoff_is_matured(house: House) -> None:
     house.issue(START + 30 * HOUR.ms, width=0.01)
     house.scoring.mature(START + 31 * HOUR.ms)
-    once = house.scoring.calibration.factors(SYMBOLS).copy()
+    once = factors(house.scoring).copy()
     house.scoring.mature(START + 31 * HOUR.ms)
-    assert np.array_equal(house.scoring.calibration.factors(SYMBOLS), once)
+    assert np.array_equal(factors(house.scoring), once)
 
 
 def test_of_several_issues_of_one_cutoff_the_first_counts(house: House) -> None:
     house.issue(START + 30 * HOUR.ms, width=0.01)
     house.issue(START + 30 * HOUR.ms, width=1000.0)
     house.scoring.mature(START + 31 * HOUR.ms)
-    assert house.scoring.calibration.factors(SYMBOLS)[0, 0] > 1.0
+    assert factors(house.scoring)[0, 0] > 1.0
 
 
 def test_a_restart_goes_on_where_the_calibration_was(house: House) -> None:
     house.live(30, 60, width=0.5)
     house.disk.submit(int).result()
     again = Scoring(house.ledger, house.records, house.market)
-    assert np.array_equal(again.calibration.factors(SYMBOLS), house.scoring.calibration.factors(SYMBOLS))
-    before = again.calibration.factors(SYMBOLS).copy()
+    assert np.array_equal(factors(again), factors(house.scoring))
+    before = factors(again).copy()
     again.mature(START + 89 * HOUR.ms)
-    assert np.array_equal(again.calibration.factors(SYMBOLS), before)
+    assert np.array_equal(factors(again), before)
 
 
 def test_hours_that_passed_while_nobody_looked_are_made_up_for_in_order(tmp_path: Path, house: House) -> None:
     other = House(tmp_path / "other", house.market)
     for hour in range(30, 40):
         house.scoring.mature(START + hour * HOUR.ms)
-        house.issue(START + hour * HOUR.ms, 0.5)
-        other.issue(START + hour * HOUR.ms, 0.5)
+        house.issue(START + hour * HOUR.ms, 0.5, calibrated=False)
+        other.issue(START + hour * HOUR.ms, 0.5, calibrated=False)
     house.scoring.mature(START + 40 * HOUR.ms)
     other.scoring.mature(START + 40 * HOUR.ms)
-    assert np.allclose(house.scoring.calibration.factors(SYMBOLS), other.scoring.calibration.factors(SYMBOLS))
+    assert np.allclose(factors(house.scoring), factors(other.scoring))
     other.close()
 
 
@@ -165,4 +174,27 @@ def test_an_hour_without_trades_keeps_the_close_and_one_that_was_not_fetched_has
     assert np.isnan(closes[1, 1])
     house.issue(START + 31 * HOUR.ms, width=0.01)
     house.scoring.mature(START + 32 * HOUR.ms)
-    assert house.scoring.calibration.factors(SYMBOLS)[1, 0] == 1.0
+    assert (house.scoring.learning.calibration.factors(SYMBOLS)[:, 0] == 1.0).tolist() == [False, True]
+
+
+def test_the_day_s_issues_are_read_from_the_ledger_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    get = house.ledger.get
+    monkeypatch.setattr(house.ledger, "get", lambda cutoff, seq: read.append(cutoff) or get(cutoff, seq))
+    house.live(30, 20)
+    assert sorted(read) == sorted(set(read))
+
+
+def test_weights_of_the_forecasters_are_learned_and_kept_over_a_restart(house: House) -> None:
+    said = {name: round_issue((0.3 if name == "ewma" else 3.0) * TRUTH / 0.3) for name in SOURCES}
+    half = round_issue(np.full((2, MAX_HORIZON), 0.5, np.float32))
+    for hour in range(30, 130):
+        cutoff = START + hour * HOUR.ms
+        house.scoring.mature(cutoff)
+        issue = Issue(cutoff, cutoff, SYMBOLS, ("m", "m"), house.market.at(cutoff), said["model"], half, half, ((), ("pegged",)))
+        house.ledger.append(issue, said)
+    weights = house.scoring.learning.combination.weights
+    assert weights[0, SOURCES.index("ewma")] > 1.5 * weights[0, SOURCES.index("log_har")]
+    house.disk.submit(int).result()
+    again = Scoring(house.ledger, house.records, house.market)
+    assert np.array_equal(again.learning.combination.weights, weights)
