@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -97,6 +97,7 @@ finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @given(hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=5), elements=st.floats(width=32)))
+@example(np.array([0x7FFFFFFF, 0x7F800001, 0xFFFFFFFF, 0x7F7FFFFF], np.uint32).view(np.float32))
 def test_rounding_is_idempotent_and_near_and_leaves_what_is_not_finite(values: Float32) -> None:
     once = round_issue(values)
     assert once.tobytes() == round_issue(once).tobytes()
@@ -109,6 +110,7 @@ def test_rounding_is_idempotent_and_near_and_leaves_what_is_not_finite(values: F
 
 
 @given(hnp.arrays(np.float32, 9, elements=finite))
+@example(np.full(9, 3.4024083e38, np.float32))
 def test_rounding_keeps_quantiles_in_order(values: Float32) -> None:
     assert np.all(np.diff(round_issue(np.sort(values)).astype(float)) >= 0)
 
