@@ -6,7 +6,7 @@ independent. A figure is a ratio of two sums over the hours, and the hours are w
 
 A block bootstrap's own percentiles are too narrow where blocks are few: of means of overlapping 24-hour noise they hold
 76 % of the time in a week and 90 % in a month, for a nominal 95 %. Its standard error with Student's t for as many degrees of
-freedom as there are blocks but one holds 94 to 97 %, on noise that remembers a day (`tests/test_skill.py`).
+freedom as there are blocks but one holds 94 to 99 %, on noise that remembers a day (`tests/test_skill.py`).
 """
 
 from __future__ import annotations
