@@ -19,6 +19,7 @@ SURE = ("better", "worse", "narrow", "wide")
 """Verdicts that are not chance: their figure gets a mark."""
 NEAR = 0.01
 STILL = "~"
+NAMES = {"model": "model alone"}
 POINTS = 1e4
 """CRPS are shown in hundredths of a percent of the price."""
 
@@ -70,7 +71,7 @@ def _references(reply: Map, screen: Screen) -> list[str]:
     for name, row in sorted(pooled["references"].items(), key=lambda item: float(item[1]["skill"]["value"])):
         skill = row["skill"]
         verdict = _verdict(row["verdict"], {"better": "better", "worse": "worse", "even": "may be chance"})
-        rows.append([name, _points(row["crps"]), percent(skill["value"], 2, sign=True), _range(skill, 2), f"{row['t']:.1f}", verdict])
+        rows.append([NAMES.get(name, name), _points(row["crps"]), percent(skill["value"], 2, sign=True), _range(skill, 2), f"{row['t']:.1f}", verdict])
     return screen.table(rows, "<>>>><", ["Forecaster", "CRPS", "Skill", "95 % interval", "t", "The forecasts are"])
 
 

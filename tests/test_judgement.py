@@ -195,6 +195,12 @@ def test_better_worse_and_even_references_are_told_apart() -> None:
     assert found["best_reference"] == "the truth"
 
 
+def test_the_model_by_itself_is_compared_with_and_is_not_what_must_be_beaten() -> None:
+    found = card(World(hours=MONTH, width=1.4, references={"model": 1.0, "far off": 2.5}).tally())
+    assert found["pooled"]["references"]["model"]["verdict"] == WORSE
+    assert found["best_reference"] == found["worst"]["skill"]["reference"] == "far off"
+
+
 def test_who_forecasts_is_read_off_the_record_and_may_change_on_the_way() -> None:
     tally = Tally(60, SERVED)
     for hour, matured in enumerate(World(hours=60).matured()):

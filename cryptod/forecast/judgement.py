@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from cryptod.forecast.model import SOURCES
 from cryptod.forecast.scores import INTERVALS, SCORED_HORIZONS
 from cryptod.forecast.skill import LEAST_BLOCKS, Blocks, Estimate, equal_losses, estimate, flatness, proportion, rank_correlation
 from cryptod.forecast.tally import ROWS, Tally
@@ -23,6 +24,8 @@ NEAR_COIN: Final = 0.04
 ALPHA: Final = 0.05
 BETTER, WORSE, EVEN = "better", "worse", "even"
 FIT, NARROW, WIDE = "fit", "narrow", "wide"
+OWN: Final = SOURCES[0]
+"""The model by itself is part of what is served: compared with like the others, and not what must be beaten."""
 COIN_TOSS: Final = 0.25
 """The Brier score of a P(up) of 50 %, whatever comes."""
 _SCORED: Final = np.array(SCORED_HORIZONS) - 1
@@ -86,7 +89,8 @@ class _Judge:
     @staticmethod
     def _best(pooled: Map) -> str | None:
         """The reference that is hardest to beat, of those that were there for half of the outcomes at least."""
-        references = {name: row for name, row in pooled["references"].items() if 2 * row["outcomes"] >= pooled["outcomes"]}
+        rows = pooled["references"].items()
+        references = {name: row for name, row in rows if name != OWN and 2 * row["outcomes"] >= pooled["outcomes"]}
         return min(references, key=lambda name: float(references[name]["skill"]["value"]), default=None)
 
     def _series(self, name: str) -> Float64:
