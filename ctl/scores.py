@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctl.render import HORIZONS, facts
+from ctl.render import HORIZONS, labelled
 from ctl.terminal import Screen, spark, wrap
 from ctl.units import ago, counted, number, percent, stamp
 
@@ -29,7 +29,7 @@ def scores(reply: Map, screen: Screen, now: int, *, all_horizons: bool = False, 
     if not reply["forecasts"]:
         return wrap(_nothing_yet(reply, now), screen.width)
     lines = _head(reply, screen)
-    lines += ["", *_references(reply, screen), "", *_horizons(reply, screen, all_horizons), "", *facts(screen, _sentences(reply))]
+    lines += ["", *_references(reply, screen), "", *_horizons(reply, screen, all_horizons), "", *labelled(screen, _sentences(reply))]
     if coins and reply["symbol"] is None:
         lines += ["", *_coins(reply, screen)]
     return lines + ["", *_foot(reply, screen)]
@@ -70,8 +70,9 @@ def _references(reply: Map, screen: Screen) -> list[str]:
     rows: list[list[Any]] = [[("as served", "bold"), _points(pooled["crps"]), "", "", "", ""]]
     for name, row in sorted(pooled["references"].items(), key=lambda item: float(item[1]["skill"]["value"])):
         skill = row["skill"]
+        test = "-" if row["t_needed"] is None else f"{row['t']:.1f}"
         verdict = _verdict(row["verdict"], {"better": "better", "worse": "worse", "even": "may be chance"})
-        rows.append([NAMES.get(name, name), _points(row["crps"]), percent(skill["value"], 2, sign=True), _range(skill, 2), f"{row['t']:.1f}", verdict])
+        rows.append([NAMES.get(name, name), _points(row["crps"]), percent(skill["value"], 2, sign=True), _range(skill, 2), test, verdict])
     return screen.table(rows, "<>>>><", ["Forecaster", "CRPS", "Skill", "95 % interval", "t", "The forecasts are"])
 
 
@@ -88,7 +89,7 @@ def _horizons(reply: Map, screen: Screen, all_horizons: bool) -> list[str]:
             hits = _marked(percent(direction["hit_rate"]["value"]), direction["hit_rate"]["verdict"])
             rank = [_marked(f"{ranks['value']:+.3f}", ranks["verdict"]) if ranks else "- "] if reply["symbol"] is None else []
             rows.append([f"{row['horizon']} h", _points(row["crps"]), skill, *covered, hits, *rank])
-    heads = ["In", "CRPS", "Skill ", *(f"{p} % " for p in COVERAGES), "Right ", *(["Rank "] if reply["symbol"] is None else [])]
+    heads = ["In", "CRPS", "Skill ", *(f"{p} % " for p in COVERAGES), *(["Right ", "Rank"] if reply["symbol"] is None else ["Right"])]
     lines = screen.table(rows, ">" * len(heads), heads, gap=1)
     against = f"Skill against {best}. " if best else ""
     ranks = "Rank: correlation with the score. " if reply["symbol"] is None else ""
@@ -136,7 +137,11 @@ def _coverage_sentence(coverage: Map) -> str:
     verdicts = {coverage[p]["verdict"] for p in COVERAGES}
     if None in verdicts:
         return f"{inside}; too few days to judge"
-    off = [f"the {p} % interval is too {coverage[p]['verdict']}" for p in COVERAGES if coverage[p]["verdict"] != "fit"]
+    off = []
+    for verdict in ("narrow", "wide"):
+        if found := [p for p in COVERAGES if coverage[p]["verdict"] == verdict]:
+            which = f"{', '.join(found[:-1])} and {found[-1]} % intervals are" if len(found) > 1 else f"{found[0]} % interval is"
+            off.append(f"the {which} too {verdict}")
     near = all(abs(coverage[p]["value"] - int(p) / 100) <= NEAR for p in COVERAGES)
     fit = "as promised" if near else "no farther off than chance may put it in these days"
     return f"{inside}: {' and '.join(off) if off else fit}"

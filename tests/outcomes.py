@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cryptod.forecast.judgement import card
 from cryptod.forecast.scores import pinball
 from cryptod.forecast.tally import Matured, Tally
 from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, Float64
@@ -110,3 +111,21 @@ class World:
         for hour, matured in enumerate(self.matured()):
             found.add(hour, matured)
         return found
+
+
+def scorecard(symbol: str | None = None, **world: Any) -> dict[str, Any]:
+    """The reply to `scores` in such a world, of all its coins or of one that is alone in it."""
+    made = World(**world)
+    figures = card(made.tally())
+    first, last = figures.pop("first_hour"), figures.pop("last_hour")
+    return {
+        "symbol": symbol, "window_hours": 720, "from": START + first * HOUR.ms, "to": START + last * HOUR.ms, "again": 0, "after": 0,
+        "unknown": 0, "waiting": 24, "first_due": None, **figures,
+    }  # fmt: skip
+
+
+NO_SCORES: dict[str, Any] = {
+    "symbol": None, "window_hours": 720, "from": None, "to": None, "forecasts": 0, "again": 0, "after": 0, "unknown": 0, "waiting": 3,
+    "first_due": None,
+}  # fmt: skip
+"""The reply to `scores` while there is nothing to judge."""

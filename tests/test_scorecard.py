@@ -19,6 +19,7 @@ from cryptod.store.environment import Environment, open_environment
 from cryptod.store.ledger import DATABASES, Ledger
 from cryptod.worker.messages import Failed, Progress, Report, Scored, ScoreOrder
 from cryptod.worker.pool import Pool
+from tests import outcomes
 from tests.outcomes import START, World
 
 WEEK = 7 * 24
@@ -91,6 +92,7 @@ def test_a_ledgers_scorecard_is_the_tallys(book: Book, world: World) -> None:
     assert (found["from"], found["to"]) == (START, START + (HOURS - 1) * HOUR.ms)
     assert (found["again"], found["after"], found["unknown"], found["waiting"], found["first_due"]) == (0, 0, 0, 0, None)
     assert (found["symbol"], found["window_hours"]) == (None, WEEK)
+    assert found.keys() == outcomes.scorecard(hours=2, coins=2).keys(), "what the pages are tested with has the shape of a real one"
     plain = card(World(hours=HOURS, coins=4).tally())
     assert found["pooled"]["crps"] == pytest.approx(plain["pooled"]["crps"], rel=1e-3), "losses are kept to 0.05 %"
     assert found["pooled"]["coverage"]["80"]["value"] == pytest.approx(plain["pooled"]["coverage"]["80"]["value"], abs=2e-3)
@@ -185,6 +187,7 @@ def test_when_nothing_has_matured_the_first_score_is_announced(book: Book, world
     now = START + 10 * HOUR.ms
     assert book.ledger.last() is None
     nothing = book.ask(now=now)
+    assert nothing.keys() == outcomes.NO_SCORES.keys()
     assert (nothing["forecasts"], nothing["first_due"], nothing["waiting"], nothing["from"]) == (0, None, 0, None)
     for hour in range(3, 6):
         book.keep(world, hour, world.symbols if hour > 3 else world.symbols[:2], scored=False)
