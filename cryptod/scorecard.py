@@ -52,9 +52,10 @@ def scorecard(order: ScoreOrder, report: Callable[[Report], None]) -> dict[str, 
     """``{symbol (nil: all coins), window_hours, from, to, forecasts, again, after, unknown, waiting, first_due}`` and the figures of
     `judgement.card`.
 
-    ``from`` and ``to``: first and last cutoff of a forecast that counts, nil while there is none; what was left out: forecasts of a coin and
-    hour issued ``again``, outcomes known when they were issued (``after``), outcomes that never became known (``unknown``). ``waiting``: issues
-    that are not scored yet. ``first_due``: when the first outcome will be known, if nothing counts yet; nil if nothing was issued either.
+    ``from`` and ``to``: first and last cutoff of a forecast that counts, nil while there is none; what was left out: forecasts
+    of a coin and hour issued ``again``, outcomes known when they were issued (``after``), outcomes that never became known
+    (``unknown``). ``waiting``: issues that are not scored yet. ``first_due``: when the first forecast will be scored, if nothing
+    counts yet; nil if nothing was issued either.
     """
     last = HOUR.floor(order.now) - MAX_HORIZON * HOUR.ms
     first = last - (order.hours - 1) * HOUR.ms

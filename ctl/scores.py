@@ -32,7 +32,7 @@ def scores(reply: Map, screen: Screen, now: int, *, all_horizons: bool = False, 
     lines += ["", *_references(reply, screen), "", *_horizons(reply, screen, all_horizons), "", *labelled(screen, _sentences(reply))]
     if coins and reply["symbol"] is None:
         lines += ["", *_coins(reply, screen)]
-    return lines + ["", *_foot(reply, screen)]
+    return [*lines, "", *_foot(reply, screen)]
 
 
 def _days(reply: Map) -> str:
@@ -93,7 +93,8 @@ def _horizons(reply: Map, screen: Screen, all_horizons: bool) -> list[str]:
     lines = screen.table(rows, ">" * len(heads), heads, gap=1)
     against = f"Skill against {best}. " if best else ""
     ranks = "Rank: correlation with the score. " if reply["symbol"] is None else ""
-    text = f"{against}50 to 95 %: outcomes inside that interval. Right: P(up) on the right side. {ranks}* is not chance, but for one in twenty."
+    text = f"{against}50 to 95 %: outcomes inside that interval. Right: P(up) on the right side. {ranks}"
+    text += "* is not chance, but for one in twenty."
     return [*lines, *wrap(text, screen.width)]
 
 
@@ -198,7 +199,8 @@ def _coins(reply: Map, screen: Screen) -> list[str]:
         rows.append([name, str(coin["hours"]), _points(coin["crps"]), gained, *covered, percent(coin["hit_rate"])])
     heads = ["Coin", "Hours", "CRPS", "Skill ", *(f"{p} % " for p in COVERAGES), "Right"]
     lines = screen.table(rows, "<" + ">" * 8, heads, gap=1)
-    return [*lines, f"{STILL} stood still most of the time: pegged or halted"] if any(not coin["ordinary"] for coin in reply["by_coin"]) else lines
+    still = any(not coin["ordinary"] for coin in reply["by_coin"])
+    return [*lines, f"{STILL} stood still most of the time: pegged or halted"] if still else lines
 
 
 def _foot(reply: Map, screen: Screen) -> list[str]:
@@ -209,7 +211,8 @@ def _foot(reply: Map, screen: Screen) -> list[str]:
     if reply["hours"] < reply["least_hours"]:
         text += f"Intervals need {number(reply['least_hours'])} h of forecasts; there are {number(reply['hours'])}."
     else:
-        text += f"Intervals come from drawing the hours again in blocks of {reply['block_hours']} h, as coins move together and horizons overlap."
+        blocks = f"in blocks of {reply['block_hours']} h, as coins move together and horizons overlap"
+        text += f"Intervals come from drawing the hours again {blocks}."
     return wrap(text, screen.width)
 
 

@@ -174,10 +174,15 @@ def test_every_command_of_the_protocol_has_a_verb() -> None:
 
 
 def test_the_parameters_of_every_verb_are_those_of_the_protocol(daemon: Daemon) -> None:
-    for line in ("top 5 --by p_up --horizon 4", "scores", "scores btc --window 90d", "cache clear", "cache clear btc eth", "jobs", "models rollback", "get btc-usdt ETH/usdt"):
+    lines = (
+        "top 5 --by p_up --horizon 4", "scores", "scores btc --window 90d", "cache clear", "cache clear btc eth", "jobs", "models rollback",
+        "get btc-usdt ETH/usdt",
+    )  # fmt: skip
+    for line in lines:
         run(daemon.path, *line.split(), "--json")
     assert daemon.asked == [
-        ("top", (5, "p_up", 4)), ("scores", (None, "30d")), ("scores", ("BTC", "90d")), ("cache_clear", (None,)), ("cache_clear", (["BTC", "ETH"],)), ("jobs", (20,)),
+        ("top", (5, "p_up", 4)), ("scores", (None, "30d")), ("scores", ("BTC", "90d")), ("cache_clear", (None,)),
+        ("cache_clear", (["BTC", "ETH"],)), ("jobs", (20,)),
         ("models_rollback", (1,)), ("get_many", (["BTC-USDT", "ETH/USDT"],)),
     ]  # fmt: skip
 

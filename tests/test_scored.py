@@ -12,7 +12,7 @@ import pytest
 
 from cryptod.daemon.records import Records
 from cryptod.daemon.scoring import LATE_HOURS, SCORED_BACK_HOURS, Scoring
-from cryptod.market import CANDLE, HOUR, MAX_HORIZON, NO_TRADE, NOT_FETCHED, UInt8, Panel
+from cryptod.market import CANDLE, HOUR, MAX_HORIZON, NO_TRADE, NOT_FETCHED, Panel, UInt8
 from cryptod.store import jobs, ledger
 from cryptod.store.environment import open_environment
 from cryptod.store.jobs import JobStore

@@ -25,7 +25,7 @@ def independent(series: int, hours: int = MONTH, seed: int = 1) -> Float64:
 def overlapping(series: int, hours: int = MONTH, seed: int = 1) -> Float64:
     """Sums of 24 hours, one hour apart: as outcomes are."""
     total = np.cumsum(independent(series, hours + 24, seed), axis=0)
-    return (total[24:] - total[:-24]) / np.sqrt(24)
+    return np.asarray((total[24:] - total[:-24]) / np.sqrt(24))
 
 
 def lasting(series: int, hours: int = MONTH, seed: int = 1) -> Float64:
@@ -108,9 +108,9 @@ def test_every_draw_has_as_many_hours_as_there_are_and_none_is_preferred() -> No
 
 
 def test_a_proportion_of_trials_that_are_one_and_the_same_is_worth_one_trial_an_hour_at_most() -> None:
-    hours = np.random.default_rng(2).random(MONTH) < 0.5
-    alone, worth_alone = proportion(Blocks(every_hour()), hours * 1.0, np.ones(MONTH))
-    crowd, worth_crowd = proportion(Blocks(every_hour()), hours * 100.0, np.full(MONTH, 100.0))
+    hours = np.random.default_rng(2).integers(0, 2, MONTH).astype(np.float64)
+    alone, worth_alone = proportion(Blocks(every_hour()), hours, np.ones(MONTH))
+    crowd, worth_crowd = proportion(Blocks(every_hour()), 100 * hours, np.full(MONTH, 100.0))
     assert worth_alone == pytest.approx(worth_crowd, rel=1e-3)
     assert worth_crowd is not None
     assert worth_crowd <= 1.5 * MONTH

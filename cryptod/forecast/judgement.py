@@ -1,4 +1,4 @@
-"""What a tally says of the forecasts that were served: how good, how sure, and whether that is any better than the references or than chance.
+"""What a tally says of the forecasts that were served: how good, how sure, and whether better than the references or than chance.
 
 Sums in, plain figures out, each with its interval; knows the tally and what may be concluded (`cryptod.forecast.skill`), and no store.
 `card` documents every figure. A verdict is given where there are days enough for an interval, and only when that is on one side.
@@ -34,12 +34,12 @@ Map = dict[str, Any]
 
 
 def card(tally: Tally) -> Map:
-    """Everything that the tally says; empty if there is nothing in it. An interval is ``value, low, high``, the ends null where days are few.
+    """Everything that the tally says; empty if there is nothing in it. An interval is ``value, low, high``, the ends nil of few days.
 
-    ``hours`` in which forecasts were made, from ``first_hour`` to ``last_hour`` (rows of the tally); ``coins``; ``forecasts`` (a coin's in an
-    hour), ``outcomes`` (a forecast's at a horizon); ``block_hours`` of the bootstrap, and the ``least_hours`` that an interval
-    takes; ``best_reference``, the one that is hardest to beat.
-    ``pooled``: the scored horizons together, each CRPS over the root of its horizon; ``by_horizon``: a row for each with its ``horizon``:
+    ``hours`` in which forecasts were made, from ``first_hour`` to ``last_hour`` (rows of the tally); ``coins``; ``forecasts`` (of a
+    coin in an hour), ``outcomes`` (of a forecast at a horizon); ``block_hours`` of the bootstrap, and the ``least_hours`` that an
+    interval takes; ``best_reference``, the one that is hardest to beat. ``pooled``: the scored horizons together, each CRPS over the
+    root of its horizon; ``by_horizon``: a row for each with its ``horizon``:
 
       outcomes, crps (log return)
       references      name -> {outcomes (in both), crps, skill (interval; above 0: better), t, t_needed (Diebold-Mariano),
@@ -47,12 +47,14 @@ def card(tally: Tally) -> Map:
       coverage        "50", "80", "90", "95" -> interval and verdict: fit | narrow | wide
       interval_score  the same -> mean (Gneiting and Raftery 2007)
       pit             {bins: shares of ten equal ones, distance (Kolmogorov) from flat, p}
-      volatility      {qlike (interval), constant: that of a constant for each coin that knew the window, relative: y^2 / variance (interval)}
-      direction       {hit_rate (Wilson's interval), decided, worth (independent trials), up: share of rises, brier, rank_correlation or null}
+      volatility      {qlike (interval), constant: that of a constant for each coin that knew the window,
+                      relative: y^2 over the variance foretold (interval)}
+      direction       {hit_rate (Wilson's interval), decided, worth (independent trials), up: share of rises, brier,
+                      rank_correlation or nil}
 
-    the last three of direction with verdicts against chance; ``rank_correlation`` of the score also has p (of permutations) and hours, and
-    stands at the scored horizons; pooled, it is that of the longest. ``by_coin``: {symbol, hours, ordinary, crps, references, coverage, hit_rate,
-    brier}. ``worst``: {skill: against the best reference, coverage: of the 80 % interval}, a coin each.
+    with verdicts against chance in direction; ``rank_correlation``, of the score, also has p (of permutations) and hours, and stands
+    at the scored horizons; pooled, it is that of the longest. ``by_coin``: {symbol, hours, ordinary, crps, references, coverage,
+    hit_rate, brier}. ``worst``: {skill: against the best reference, coverage: of the 80 % interval}, a coin each.
     """
     seen = np.flatnonzero(tally.series("known")[:, 0]) if tally.symbols else np.zeros(0, np.int64)
     return _plain(_Judge(tally, slice(int(seen[0]), int(seen[-1]) + 1)).card()) if len(seen) else {}
@@ -249,7 +251,7 @@ def _worst(coins: Sequence[Map], best: str | None) -> Map:
 
 def _share(part: Any, whole: Any) -> Float64:
     """Part by whole, NaN where there is no whole."""
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) != 0)
+    return np.asarray(np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) != 0))
 
 
 def _plain(value: Any) -> Any:

@@ -177,7 +177,7 @@ class Uniformity(NamedTuple):
 
 
 def flatness(blocks: Blocks, histogram: Float64) -> Uniformity:
-    """Of PIT values (Dawid 1984; Diebold, Gunther and Tay 1998): Kolmogorov's distance over the edges of ``histogram``, float64 [T, bins]."""
+    """Of PIT values (Dawid 1984; Diebold, Gunther and Tay 1998): Kolmogorov's distance at the edges of ``histogram`` [T, bins]."""
     total = histogram.sum(axis=0)
     if total.sum() <= 0:
         return Uniformity(None, None)
@@ -193,7 +193,7 @@ def flatness(blocks: Blocks, histogram: Float64) -> Uniformity:
     return Uniformity(distance, _p(chance, distance))
 
 
-def ranked(values: Float64, known: Bool) -> Float32:
+def ranked(values: Float32 | Float64, known: Bool) -> Float32:
     """float32 [T, N]: ranks within each hour of what is ``known`` (bool [T, N]), ties at their mean, centred, of unit length; else 0."""
     hours, coins = values.shape
     order = np.argsort(np.where(known, values, np.inf), axis=1, kind="stable")
@@ -207,7 +207,8 @@ def ranked(values: Float64, known: Bool) -> Float32:
     count = known.sum(axis=1, keepdims=True)
     rank = np.where(known, rank - (count - 1) / 2.0, 0.0)
     length = np.sqrt((rank * rank).sum(axis=1, keepdims=True))
-    return np.divide(rank, length, out=np.zeros_like(rank), where=(length > 0) & (count >= LEAST_COINS)).astype(np.float32)
+    np.divide(rank, length, out=rank, where=length > 0)
+    return np.where(count >= LEAST_COINS, rank, 0.0).astype(np.float32)
 
 
 class RankCorrelation(NamedTuple):
@@ -218,8 +219,8 @@ class RankCorrelation(NamedTuple):
     hours: int
 
 
-def rank_correlation(blocks: Blocks, scores: Float64, outcomes: Float64, seed: int = 0) -> RankCorrelation:
-    """How well ``scores`` order ``outcomes`` (both float64 [T, N], NaN where there is none) among the coins of each hour.
+def rank_correlation(blocks: Blocks, scores: Float32 | Float64, outcomes: Float32 | Float64, seed: int = 0) -> RankCorrelation:
+    """How well ``scores`` order ``outcomes`` (both [T, N], NaN where there is none) among the coins of each hour.
 
     Under chance any coin's scores might have been any other's. Coins change places for the whole window at once: were they shuffled hour by
     hour, chance would look far too small, because scores last for hours and outcomes overlap (`tests/test_skill.py` shows by how much).

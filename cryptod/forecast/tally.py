@@ -35,9 +35,9 @@ _STEP: Final = 32
 class Matured:
     """Forecasts of N coins made in one hour, and what came.
 
-    ``quantiles`` [N, 24, 9], ``p_up``, ``volatility``, ``outcomes`` [N, 24] (NaN: not known), ``score`` [N] or None. ``losses``: forecaster ->
-    mean pinball loss [N, 24], NaN where it said nothing; that of the forecaster that was served is among them. ``counted``: bool [N, 24], what
-    was issued before its outcome; ``still``: bool [N], coins that do not move: their volatility is not judged.
+    ``quantiles`` [N, 24, 9], ``p_up``, ``volatility``, ``outcomes`` [N, 24] (NaN: not known), ``score`` [N] or None. ``losses``:
+    forecaster -> mean pinball loss [N, 24], NaN where it said nothing; that of what was served is among them. ``counted``: bool
+    [N, 24], what was issued before its outcome; ``still``: bool [N], coins that do not move: their volatility is not judged.
     """
 
     symbols: Sequence[str]
@@ -54,10 +54,12 @@ class Matured:
 class Tally:
     """Sums of ``hours`` hours (T); ``served`` is the name of the forecaster that is judged, all others are what it is judged against.
 
-    By hour and horizon there are: ``known`` outcomes; ``loss``; for each reference its loss (``of NAME``) and the served one's loss over it
-    (``over NAME``) where it was ``with NAME``; ``within 80`` and ``interval 80`` (score) of each interval; prices that ``moved`` at all, the
-    ``brier`` of those (one that stands still would flatter it), ``decided`` (it leant one way), ``right``, ``rose``; ``moving`` (of coins that do), ``qlike``, ``relative`` (squares over the variance
-    foretold). ``pit``: float64 [T, 24, BINS]. ``scores``: float32 [T, N]; ``outcomes``: float32 [6, T, N], of the scored horizons. By coin and
+    By hour and horizon there are: ``known`` outcomes; ``loss``; for each reference its loss (``of NAME``) and the served one's loss
+    over it (``over NAME``) where it was ``with NAME``; ``within 80`` and ``interval 80`` (score) of each interval; prices that
+    ``moved`` at all, the ``brier`` of those (one that stands still would flatter it), ``decided`` (it leant one way), ``right``,
+    ``rose``; ``moving`` (of coins that do), ``qlike``, ``relative`` (squares over the variance foretold).
+
+    ``pit``: float64 [T, 24, BINS]. ``scores``: float32 [T, N]; ``outcomes``: float32 [6, T, N], of the scored horizons. By coin and
     horizon, float64 [N, 24]: ``squares`` and number (``moves``) of outcomes of a coin while it moved.
     """
 
@@ -148,9 +150,10 @@ class Tally:
     def _add_volatility(self, hour: int, columns: list[int], found: Matured, outcomes: Float64, known: Bool) -> None:
         moving = known & ~found.still[:, None]
         squares = np.where(moving, outcomes**2, 0.0)
-        variance = np.maximum(np.asarray(found.volatility, np.float64) ** 2, 1e-16)
+        volatility = found.volatility.astype(np.float64)
+        variance = np.maximum(volatility**2, 1e-16)
         self._sum(hour, "moving", moving)
-        self._sum(hour, "qlike", np.where(moving, scores.qlike(found.volatility, outcomes), 0.0))
+        self._sum(hour, "qlike", np.where(moving, scores.qlike(volatility, outcomes), 0.0))
         self._sum(hour, "relative", squares / variance)
         self.squares[columns] += squares
         self.moves[columns] += moving

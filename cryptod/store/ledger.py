@@ -1,7 +1,8 @@
 """The ledger: every forecast as it was issued, for good; and, when its outcome is known, how it did.
 
 Knows the environment and the columns' format; nothing of how forecasts are made or scored. Nothing in it is ever
-changed, a score no more than an issue: the first word stands. Records stand under ``(cutoff, seq)``, both big-endian, so that they are in the order of their time:
+changed, a score no more than an issue: the first word stands. Records stand under ``(cutoff, seq)``, both big-endian,
+so that they are in the order of their time:
 
     issues      what was issued: quantiles, P(up), volatility and so on of all the coins issued together
     references  the quantiles of the reference forecasters at that moment, until the issue is scored

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from tests.outcomes import World
 
 TEN = START // HOUR.ms * HOUR.ms
 MARKET = ("--coins", str(COINS), "--seed", "7")
-QUIET = {"cryptod_incremental_enabled": "false"}
+QUIET: dict[str, Any] = {"cryptod_incremental_enabled": "false"}
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,7 @@ def test_a_day_later_the_first_forecasts_are_scored_with_what_the_candles_say(tr
             one = client.scores("ETH/USDT", "90d")
             page = daemon.control("scores", "--coins")
             said = json.loads(daemon.control("scores", "eth", "--window", "90d", "--json").stdout)
+        assert "Traceback" not in daemon.log()
         made = [issue for issue in issues(daemon.state) if issue.cutoff == TEN]
         first = {symbol: (issue, row) for issue in reversed(made) for row, symbol in enumerate(issue.symbols)}
         with CandleStore.open(daemon.state / "candles") as store:
@@ -77,7 +79,6 @@ def test_a_day_later_the_first_forecasts_are_scored_with_what_the_candles_say(tr
     assert page.returncode == 0, page.stderr
     assert page.stdout.startswith(f"{COINS} forecasts of {COINS} coins, made from 2024-03-05 10:00")
     assert sum(line.split(" ")[0].endswith("/USDT") for line in page.stdout.splitlines()) == COINS
-    assert "Traceback" not in daemon.log()
 
 
 def test_weeks_of_scores_give_verdicts_and_coins_that_were_given_up_are_judged_too(trained: Path) -> None:
