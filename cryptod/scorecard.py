@@ -70,7 +70,7 @@ def scorecard(order: ScoreOrder, report: Callable[[Report], None]) -> dict[str, 
     figures = judgement.card(count.tally)
     with open_environment(Path(order.ledger), databases=DATABASES, writer=False) as environment:
         ledger = Ledger(environment)
-        waiting = len(ledger.unscored(max(0, first), order.now + 1))
+        waiting = len(ledger.unscored(first, order.now + 1))
         earliest = None if figures else next(ledger.read(first, order.now + 1, symbols), None)
     begin = {"from": first + figures.pop("first_hour") * HOUR.ms, "to": first + figures.pop("last_hour") * HOUR.ms} if figures else {}
     return {

@@ -28,6 +28,7 @@ from cryptod.store.ledger import DATABASES, ISSUE_BITS, Issue, Ledger, Score, ro
 from cryptod.store.record import DamagedRecord, framed
 from tests.cuts import every_cut
 from tests.disks import small_disk
+from tests.test_environment import mapped
 
 HOUR = 3_600_000
 START = 472_000 * HOUR
@@ -349,6 +350,18 @@ def test_what_is_not_scored_is_known_without_anybody_remembering(ledger: Ledger)
         "last_cutoff": START + 3 * HOUR,
         "damaged": 0,
     }
+
+
+def test_looking_for_what_is_not_scored_does_not_read_the_ledger(environment: Environment, ledger: Ledger) -> None:
+    for hour in range(60):
+        seq = ledger.append(make(hour, coins=100))
+        if hour < 58:
+            ledger.put_score(make_score(make(hour, coins=100), seq))
+    environment.release()
+    assert ledger.unscored(0, 1 << 60) == [(START + 58 * HOUR, 59), (START + 59 * HOUR, 60)]
+    assert mapped(environment.path) < 200_000, "of 3 MB"
+    assert ledger.prune(START + 59 * HOUR) == 59
+    assert ledger.unscored(0, 1 << 60) == [(START + 59 * HOUR, 60)]
 
 
 def test_pruning_drops_the_old_and_never_gives_a_number_twice(ledger: Ledger) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cryptod.daemon.records import Records
-from cryptod.daemon.scoring import LATE_HOURS, SCORED_BACK_HOURS, Scoring
+from cryptod.daemon.scoring import LATE_HOURS, Scoring
 from cryptod.market import CANDLE, HOUR, MAX_HORIZON, NO_TRADE, NOT_FETCHED, Panel, UInt8
 from cryptod.store import jobs, ledger
 from cryptod.store.environment import open_environment
@@ -20,6 +20,7 @@ from cryptod.store.ledger import Ledger
 from tests.outcomes import START, World
 
 HOURS = 400
+WEEKS = 370
 COINS = 3
 
 
@@ -128,7 +129,7 @@ def test_after_weeks_away_what_was_issued_before_is_scored_all_the_same(house: H
     for hour in range(5):
         house.issue(hour)
     house.start()
-    house.mature(SCORED_BACK_HOURS + 150)
+    house.mature(WEEKS)
     assert house.scored() == list(range(5))
 
 
@@ -136,7 +137,7 @@ def test_after_weeks_without_a_refresh_too(house: House) -> None:
     for hour in range(30):
         house.mature(hour)
         house.issue(hour)
-    house.mature(SCORED_BACK_HOURS + 150)
+    house.mature(WEEKS)
     assert house.scored() == list(range(30))
 
 

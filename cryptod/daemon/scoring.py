@@ -23,8 +23,6 @@ from cryptod.store.ledger import SERVED, Issue, Ledger, Score
 
 CATCH_UP_HOURS: Final = 72
 """After a longer pause learning goes on from the latest outcomes: older ones say little about today."""
-SCORED_BACK_HOURS: Final = 8 * 24
-"""How far before the last look unscored issues are looked for; the first look after a start goes back to the beginning."""
 LATE_HOURS: Final = 6
 """How long an issue that has matured waits for a coin's late candles, before what is missing counts as never known."""
 REMEMBERED_COINS: Final = 400
@@ -55,7 +53,6 @@ class Scoring:
     def __init__(self, ledger: Ledger, records: Records, candles: Candles) -> None:
         self._ledger, self._records, self._candles = ledger, records, candles
         self._recent: dict[tuple[int, int], Spoken] = {}
-        self._scored_to = 0
         saved: dict[str, Any] = records.get(_RECORD) or {}
         self.learning, self._learned_to = Learning(), int(saved.get("to", 0))
         if saved:
@@ -105,13 +102,12 @@ class Scoring:
     def _score(self, cutoff: int) -> None:
         """Score the issues whose last horizon has matured, once; one that lacks outcomes is looked at again while they may still come."""
         end = cutoff - MAX_HORIZON * HOUR.ms + 1
-        for issued_at, seq in self._ledger.unscored(max(0, self._scored_to - SCORED_BACK_HOURS * HOUR.ms), end):
+        for issued_at, seq in self._ledger.unscored(0, end):
             issue = self._ledger.get(issued_at, seq)
             if issue is not None:
                 outcomes = self._outcomes(issue)
                 if issued_at <= end - LATE_HOURS * HOUR.ms or np.isfinite(outcomes).all():
                     self._ledger.put_score(self._scored(issue, seq, outcomes))
-        self._scored_to = max(cutoff, self._scored_to)
 
     def _outcomes(self, issue: Issue) -> Float64:
         """float64 [N, 24]: cumulative log returns since the issue, NaN where they are not known."""

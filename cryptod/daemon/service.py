@@ -422,6 +422,8 @@ class Service:
         # The references' own words are wanted until the last outcome is known, 24 hours on; then their scores are kept.
         references = functools.partial(self.ledger.prune, before, references_before=self.publisher.published_to - REFERENCES_KEPT_MS)
         await self.publisher.on_disk(references)
+        # A hundred coins' forecasts that were read to be scored are some 4 MB a day: they must not add up.
+        await self.publisher.on_disk(self._environment.release)
 
     def _offset(self) -> float:
         """Seconds between the machine's clock and its monotonic one; it changes when somebody steps the clock."""

@@ -7,6 +7,8 @@ so that they are in the order of their time:
     issues      what was issued: quantiles, P(up), volatility and so on of all the coins issued together
     references  the quantiles of the reference forecasters at that moment, until the issue is scored
     scores      the losses of all the forecasters, and where the outcomes fell
+    unscored    nothing but the keys of the issues that have no score yet: LMDB touches the pages of a record, 30 kB
+                of them, whenever its key is passed, so who looks for something must have less to look through
     counters    the last ``seq``: one more with every issue, also after old ones were pruned
 
 Figures are rounded (`round_issue`) *before* they are shown to anybody, so what is kept is what was shown, to the last
@@ -32,7 +34,7 @@ from cryptod.store.record import DamagedRecord
 
 T = TypeVar("T")
 
-DATABASES: Final = ("issues", "references", "scores", "counters")
+DATABASES: Final = ("issues", "references", "scores", "unscored", "counters")
 
 ISSUE_BITS: Final = 11
 """A relative error of at most 2^-12 = 0.024 %: a quantile of 2 % is off by half a hundredth of a basis point."""
@@ -135,6 +137,7 @@ class Ledger:
             key = _KEY.pack(issue.cutoff, seq)
             txn.put("counters", _SEQ, seq.to_bytes(8, "big"))
             txn.put("issues", key, _issue_record(issue, key))
+            txn.put("unscored", key, b"")
             if references:
                 txn.put("references", key, _reference_record(references, key))
             return seq
@@ -192,6 +195,7 @@ class Ledger:
             new = txn.get("scores", key) is None
             if new:
                 txn.put("scores", key, record)
+            txn.delete("unscored", key)
             return new
 
         return self._environment.write(change)
@@ -223,10 +227,7 @@ class Ledger:
     def unscored(self, start: int, end: int) -> list[tuple[int, int]]:
         """(cutoff, seq) of the issues with ``start <= cutoff < end`` that have no score, oldest first."""
         with self._environment.read(lend=True) as txn:
-            issued, scored = (
-                [key for key, _ in txn.scan(database, _KEY.pack(start, 0), _KEY.pack(end, 0))] for database in ("issues", "scores")
-            )
-        return [_pair(key) for key in sorted(set(issued).difference(scored))]
+            return [_pair(key) for key, _ in txn.scan("unscored", _KEY.pack(max(0, start), 0), _KEY.pack(max(0, end), 0))]
 
     def prune(self, before: int, *, references_before: int | None = None) -> int:
         """Delete what was issued at a cutoff below ``before``; and references alone already below another time.
@@ -234,6 +235,7 @@ class Ledger:
         In small transactions, so that nothing else waits. Returns the number of issues that were deleted.
         """
         self._delete("references", max(before, references_before or 0))
+        self._delete("unscored", before)
         self._delete("scores", before)
         return self._delete("issues", before)
 
