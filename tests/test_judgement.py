@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cryptod.forecast import scores
+from cryptod.forecast import judgement, scores
 from cryptod.forecast.judgement import BETTER, EVEN, FIT, NARROW, WIDE, WORSE, card
 from cryptod.forecast.scores import SCORED_HORIZONS
+from cryptod.forecast.skill import Estimate
 from cryptod.forecast.tally import Tally
 from cryptod.market import MAX_HORIZON
 from cryptod.store.ledger import SERVED
@@ -193,6 +194,14 @@ def test_better_worse_and_even_references_are_told_apart() -> None:
     assert rows["far off"]["t"] > rows["far off"]["t_needed"]
     assert rows["the truth"]["t"] < -rows["the truth"]["t_needed"]
     assert found["best_reference"] == "the truth"
+
+
+def test_an_interval_that_leaves_out_nothing_is_not_enough_where_the_test_is_not_sure() -> None:
+    random = np.random.default_rng(1)
+    series, count = random.normal(0.0, 1.0, MONTH), np.ones(MONTH)
+    skill = Estimate(0.02, 0.01, 0.03)
+    assert judgement._against(skill, series - series.mean(), count)["verdict"] == EVEN
+    assert judgement._against(skill, series - series.mean() + 1.0, count)["verdict"] == BETTER
 
 
 def test_the_model_by_itself_is_compared_with_and_is_not_what_must_be_beaten() -> None:

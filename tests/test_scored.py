@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from cryptod.daemon.records import Records
 from cryptod.daemon.scoring import LATE_HOURS, Scoring
+from cryptod.daemon.service import Service
 from cryptod.market import CANDLE, HOUR, MAX_HORIZON, NO_TRADE, NOT_FETCHED, Panel, UInt8
 from cryptod.store import jobs, ledger
 from cryptod.store.environment import open_environment
@@ -165,6 +167,25 @@ def test_candles_that_never_come_are_not_waited_for_longer_than_some_hours_and_a
     assert np.argwhere(~np.isfinite(score.outcome)).tolist() == [[1, h] for h in range(9, 13)]
     assert (score.level[1, 9:13] == 255).all()
     assert np.allclose(score.outcome[2, 9:13], np.log(house.closes[9, 2] / house.closes[0, 2]), rtol=1e-4)
+
+
+async def test_a_machine_whose_clock_jumps_to_another_year_keeps_its_ledger(house: House) -> None:
+    for hour in range(60):
+        house.issue(hour)
+
+    async def on_disk(work: Any) -> None:
+        work()
+
+    service = SimpleNamespace(
+        config=SimpleNamespace(storage=SimpleNamespace(ledger_days=2)),
+        clock=SimpleNamespace(now=lambda: START + 100 * 365 * 24 * HOUR.ms),
+        publisher=SimpleNamespace(published_to=START + 59 * HOUR.ms, on_disk=on_disk),
+        ledger=house.ledger,
+        _environment=house.environment,
+    )
+    await Service._prune(service)  # type: ignore[arg-type]  # what it needs of a service
+    assert house.ledger.stats()["first_cutoff"] == START + (59 - 48) * HOUR.ms
+    assert house.ledger.stats()["issues"] == 49
 
 
 def test_one_that_waits_does_not_hold_up_the_others(house: House) -> None:
