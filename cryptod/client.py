@@ -114,6 +114,13 @@ class Client:
         """The first coins by ``score``, ``p_up``, ``volatility`` or ``expected_return`` at a horizon."""
         return self._list("top", count, by, horizon)
 
+    def scores(self, symbol: str | None = None, window: str = "30d") -> dict[str, Any]:
+        """How the forecasts have done whose outcome became known in the last ``7d``, ``30d`` or ``90d``: of all coins, or of one.
+
+        Worked out when it is first asked for, which takes seconds; give a client of a busy machine a longer ``timeout``.
+        """
+        return self._map("scores", symbol, window)
+
     def symbols(self) -> dict[str, Any]:
         """``{followed, left_out}``: the coins that are followed, and those left out, with the reason."""
         return self._map("symbols")

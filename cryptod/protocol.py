@@ -42,9 +42,12 @@ ERROR_CODES: Final = {
     "store": "The store failed (disk full, damaged); the text names the file.",
     "checkpoint": "A checkpoint is damaged or missing; the text names it.",
     "data": "The candles do not allow it; the text says why.",
+    "worker": "The child that does the work could not: it died, hung or ran out of memory; the text says which.",
     "internal": "A defect in the daemon; its log has the details.",
 }
 
+WINDOWS: Final = {"7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
+"""Periods that forecasts are judged over -> hours."""
 TOP_KEYS: Final = ("score", "p_up", "volatility", "expected_return")
 JOB_KINDS: Final = ("incremental", "full")
 EVENT_TOPICS: Final = ("forecasts", "jobs", "conditions")
@@ -66,6 +69,11 @@ class Top(NamedTuple):
     count: int = 20  # type: ignore[assignment]  # hides tuple.count, which nobody asks of a request
     by: str = "score"
     horizon: int = 24
+
+
+class Scores(NamedTuple):
+    symbol: str | None = None
+    window: str = "30d"
 
 
 class Nothing(NamedTuple):
@@ -120,6 +128,13 @@ COMMANDS: Final = {
         Command("get", Get, False, "The forecast of one coin.", "a forecast"),
         Command("get_many", GetMany, False, "The forecasts of several coins, or of all.", "{forecasts: [...], refused: {symbol: error}}"),
         Command("top", Top, False, "The first coins by score, p_up, volatility or expected_return.", "[{symbol, ...}]"),
+        Command(
+            "scores",
+            Scores,
+            False,
+            "How the forecasts have done whose outcome is known: all of them, or one coin's.",
+            "a scorecard: pooled, by horizon, by coin; see cryptod.scorecard",
+        ),
         Command(
             "symbols",
             Nothing,

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, NoReturn, get_type_hints
 
 from cryptod.client import Client
 from cryptod.errors import CryptodError, DaemonUnreachable
-from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, JOB_KINDS, TOP_KEYS
+from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, JOB_KINDS, TOP_KEYS, WINDOWS
 from ctl import jobs, render
 from ctl.session import Session
 from ctl.terminal import Screen, screen, wrap
@@ -105,6 +105,15 @@ def _top(session: Session, parameters: tuple[Any, ...]) -> int:
     return DONE
 
 
+def _scores(session: Session, parameters: tuple[Any, ...]) -> int:
+    from ctl.scores import scores
+
+    reply = session.client.call("scores", *parameters)
+    options = session.options
+    session.show(reply, lambda: scores(reply, session.screen, session.now(), all_horizons=options.all, coins=options.coins))
+    return DONE
+
+
 def _train(session: Session, parameters: tuple[Any, ...]) -> int:
     if session.options.follow:
         from ctl.follow import follow
@@ -124,6 +133,14 @@ VERBS: Final = {
         ),
         Verb("plot", "get_many", _plot, "The forecast of a coin, drawn.", least=1),
         Verb("top", "top", _top),
+        Verb(
+            "scores", "scores", _scores,
+            options=(
+                ("--all", {"action": "store_true", "help": "every hour ahead, not only 1, 2, 4, 8, 12 and 24"}),
+                ("--coins", {"action": "store_true", "help": "a line for each coin, the least skill first"}),
+            ),
+            timeout=300.0,
+        ),
         Verb("symbols", "symbols", _page("symbols", render.symbols)),
         Verb(
             "train", "train", _train,
@@ -144,6 +161,8 @@ GROUPS: Final = {verb.split()[0] for verb in VERBS if " " in verb}
 
 FIELDS: Final[dict[str, dict[str, Any]]] = {
     "symbols": {"metavar": "SYMBOL", "type": str.upper, "help": "a coin: BTC/USDT, btcusdt, btc-usdt or BTC"},
+    "symbol": {"metavar": "SYMBOL", "type": str.upper, "help": "one coin, instead of all"},
+    "window": {"choices": tuple(WINDOWS), "help": "the last 7, 30 or 90 days (default: %(default)s)"},
     "kind": {"choices": JOB_KINDS, "help": "incremental: a timid update of the current models; full: new ones from months of candles"},
     "count": {"metavar": "N", "help": "how many (default: %(default)s)"},
     "by": {"choices": TOP_KEYS, "help": "what to rank by (default: %(default)s)"},
@@ -153,7 +172,7 @@ FIELDS: Final[dict[str, dict[str, Any]]] = {
     "steps": {"metavar": "N", "help": "how many promotions (default: %(default)s)"},
 }
 """How the parameters of the protocol look on the command line; their types and defaults are the protocol's."""
-POSITIONAL: Final = {"count"}
+POSITIONAL: Final = {"count", "symbol"}
 """Parameters with a default that are written without an option's name all the same: `top 5`."""
 
 
@@ -169,7 +188,7 @@ def parser(verb: Verb) -> argparse.ArgumentParser:
     hints = get_type_hints(command.request)
     for field in command.request._fields:
         words = {"type": int if hints[field] is int else str, **FIELDS[field]}
-        if hints[field] not in (int, str):
+        if hints[field] not in (int, str, str | None):
             made.add_argument(field, nargs="+" if verb.least else "*", **words)
         elif field not in command.request._field_defaults:
             made.add_argument(field, **words)

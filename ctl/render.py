@@ -19,7 +19,7 @@ FAN = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 SEVERITY_PAINT = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
-def _facts(screen: Screen, rows: list[tuple[str, str]]) -> list[str]:
+def labelled(screen: Screen, rows: list[tuple[str, str]]) -> list[str]:
     """Names on the left, sentences on the right, wrapped under themselves."""
     wide = max((len(name) for name, _ in rows), default=0) + 2
     lines = []
@@ -53,7 +53,7 @@ def status(reply: Map, screen: Screen, now: int) -> list[str]:
     head = screen.paint(f"cryptod {process.get('version', '')}".rstrip(), "bold")
     lines = [f"{head}  {screen.paint(state, 'green' if state == 'ready' else 'yellow')}, {', '.join(facts)}", ""]
     rows = [(name, text) for name, key, row in _STATUS if reply.get(key) and (text := row(reply[key], now))]
-    lines += _facts(screen, rows)
+    lines += labelled(screen, rows)
     found = reply.get("health", {}).get("conditions", [])
     return [*lines, "", *_conditions(found, screen, now)] if found else lines
 
@@ -287,7 +287,7 @@ def cache_stats(reply: Map, screen: Screen, now: int) -> list[str]:
         ("Refreshed", _refreshed(reply, now)),
         ("Size", size(reply["bytes"])) if reply.get("bytes") else ("", ""),
     ]
-    return _facts(screen, [row for row in rows if row[0]])
+    return labelled(screen, [row for row in rows if row[0]])
 
 
 def _refreshed(reply: Map, now: int) -> str:

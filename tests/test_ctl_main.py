@@ -25,8 +25,10 @@ from cryptod.daemon.control import ControlServer
 from cryptod.errors import RequestError
 from cryptod.protocol import COMMANDS
 from ctl import main as ctl
+from tests.outcomes import NO_SCORES, scorecard
 from tests.replies import CACHE, CONDITION, MODELS, NOW, RUNNING, SCHEDULE, STATUS, SYMBOLS, batch, forecast, job, top_row
 
+SCORES = scorecard(hours=200, coins=4)
 CLOSED = job(12, state="done", batches=[batch(i) for i in (1, 2, 3, 4)], peak_rss=310_000_000)
 
 
@@ -72,6 +74,7 @@ class Daemon:
             "get": lambda r: self._forecast(r.symbol),
             "get_many": self._get_many,
             "top": lambda r: [top_row("BTC/USDT", 27_123.45), top_row("ETH/USDT", 1_870.1)][: r.count],
+            "scores": lambda r: SCORES if r.symbol is None else {**NO_SCORES, "symbol": r.symbol},
             "symbols": lambda r: SYMBOLS,
             "schedule": lambda r: SCHEDULE,
             "jobs": lambda r: self.jobs,
@@ -147,6 +150,7 @@ def run(path: Path | str, *arguments: str, **more: str) -> subprocess.CompletedP
 
 LINES = [
     "status", "health", "get BTC", "get btcusdt eth-usdt", "plot BTC/USDT", "top 5 --by p_up --horizon 4", "symbols", "train full",
+    "scores", "scores btc/usdt --window 7d", "scores --all --coins",
     "jobs --limit 3", "cancel 12", "schedule", "models list", "models rollback --steps 1", "cache stats", "cache pregenerate",
     "cache clear", "cache clear btc eth", "ping",
 ]  # fmt: skip
@@ -170,10 +174,15 @@ def test_every_command_of_the_protocol_has_a_verb() -> None:
 
 
 def test_the_parameters_of_every_verb_are_those_of_the_protocol(daemon: Daemon) -> None:
-    for line in ("top 5 --by p_up --horizon 4", "cache clear", "cache clear btc eth", "jobs", "models rollback", "get btc-usdt ETH/usdt"):
+    lines = (
+        "top 5 --by p_up --horizon 4", "scores", "scores btc --window 90d", "cache clear", "cache clear btc eth", "jobs", "models rollback",
+        "get btc-usdt ETH/usdt",
+    )  # fmt: skip
+    for line in lines:
         run(daemon.path, *line.split(), "--json")
     assert daemon.asked == [
-        ("top", (5, "p_up", 4)), ("cache_clear", (None,)), ("cache_clear", (["BTC", "ETH"],)), ("jobs", (20,)),
+        ("top", (5, "p_up", 4)), ("scores", (None, "30d")), ("scores", ("BTC", "90d")), ("cache_clear", (None,)),
+        ("cache_clear", (["BTC", "ETH"],)), ("jobs", (20,)),
         ("models_rollback", (1,)), ("get_many", (["BTC-USDT", "ETH/USDT"],)),
     ]  # fmt: skip
 
@@ -229,6 +238,8 @@ def test_who_may_only_read_is_refused(daemon: Daemon) -> None:
         ("get", "the following arguments are required: SYMBOL (`cryptoctl get --help` shows what it takes)"),
         ("train ful", "kind: invalid choice: 'ful' (choose from"),
         ("top ten", "N: invalid int value: 'ten'"),
+        ("scores --window 30", "--window: invalid choice: '30' (choose from '7d', '30d', '90d')"),
+        ("scores BTC ETH", "unrecognized arguments: ETH"),
         ("status --verbose", "unrecognized arguments: --verbose"),
         ("--verbose status", "there is no option --verbose"),
         ("--socket", "--socket wants a path"),

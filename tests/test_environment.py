@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -298,3 +299,31 @@ def test_the_slot_of_a_reader_that_died_is_freed_at_the_next_start(tmp_path: Pat
     process.join()
     with open_environment(tmp_path / "env", databases=["a"], writer=True) as env:
         assert "no active readers" in env._env.readers()
+
+
+def mapped(path: Path) -> int:
+    """Bytes of the store's map that this process holds."""
+    held, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            ours = line.endswith(f" {path.resolve()}/data.mdb")
+        elif ours and line.startswith("Rss:"):
+            held += 1024 * int(line.split()[1])
+    return held
+
+
+def test_pages_that_were_read_are_given_back_and_can_be_read_on(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with open_environment(path, databases=("a",), writer=True) as environment:
+        environment.write(lambda txn: [txn.put("a", b"%d" % i, bytes((i,)) * 100_000) for i in range(40)])
+        with environment.read(lend=True) as txn:
+            lent = [value for _, value in txn.scan("a")]
+            assert mapped(path) > 4_000_000
+            environment.release()
+            assert mapped(path) < 400_000
+            assert [bytes(value[-2:]) for value in lent] == [bytes((int(key),)) * 2 for key, _ in txn.scan("a")]
+        environment.release()
+        environment.write(lambda txn: txn.put("a", b"0", b"new"))
+        with environment.read() as txn:
+            assert txn.get("a", b"0") == b"new"
+            assert txn.get("a", b"7") == b"\x07" * 100_000

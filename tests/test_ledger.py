@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -28,6 +28,7 @@ from cryptod.store.ledger import DATABASES, ISSUE_BITS, Issue, Ledger, Score, ro
 from cryptod.store.record import DamagedRecord, framed
 from tests.cuts import every_cut
 from tests.disks import small_disk
+from tests.test_environment import mapped
 
 HOUR = 3_600_000
 START = 472_000 * HOUR
@@ -97,6 +98,7 @@ finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @given(hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=5), elements=st.floats(width=32)))
+@example(np.array([0x7FFFFFFF, 0x7F800001, 0xFFFFFFFF, 0x7F7FFFFF], np.uint32).view(np.float32))
 def test_rounding_is_idempotent_and_near_and_leaves_what_is_not_finite(values: Float32) -> None:
     once = round_issue(values)
     assert once.tobytes() == round_issue(once).tobytes()
@@ -109,6 +111,7 @@ def test_rounding_is_idempotent_and_near_and_leaves_what_is_not_finite(values: F
 
 
 @given(hnp.arrays(np.float32, 9, elements=finite))
+@example(np.full(9, 3.4024083e38, np.float32))
 def test_rounding_keeps_quantiles_in_order(values: Float32) -> None:
     assert np.all(np.diff(round_issue(np.sort(values)).astype(float)) >= 0)
 
@@ -347,6 +350,18 @@ def test_what_is_not_scored_is_known_without_anybody_remembering(ledger: Ledger)
         "last_cutoff": START + 3 * HOUR,
         "damaged": 0,
     }
+
+
+def test_looking_for_what_is_not_scored_does_not_read_the_ledger(environment: Environment, ledger: Ledger) -> None:
+    for hour in range(60):
+        seq = ledger.append(make(hour, coins=100))
+        if hour < 58:
+            ledger.put_score(make_score(make(hour, coins=100), seq))
+    environment.release()
+    assert ledger.unscored(0, 1 << 60) == [(START + 58 * HOUR, 59), (START + 59 * HOUR, 60)]
+    assert mapped(environment.path) < 200_000, "of 3 MB"
+    assert ledger.prune(START + 59 * HOUR) == 59
+    assert ledger.unscored(0, 1 << 60) == [(START + 59 * HOUR, 60)]
 
 
 def test_pruning_drops_the_old_and_never_gives_a_number_twice(ledger: Ledger) -> None:

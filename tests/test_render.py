@@ -7,13 +7,18 @@ from typing import Any
 
 import pytest
 
-from ctl import jobs, render
+from ctl import jobs, render, scores
 from ctl.terminal import Screen, bar, clean, spark, wrap
 from ctl.units import PriceScale, ago, duration, number, percent, price, size, stamp
+from tests.outcomes import NO_SCORES, START, scorecard
 from tests.replies import CACHE, CLOSED, CONDITION, MODELS, NOW, RUNNING, SCHEDULE, STATUS, SYMBOLS, batch, forecast, job, top_row
 
 PLAIN = Screen()
 COLOURED = Screen(colour=True)
+GOOD = scorecard(hours=720, width=0.97)
+BAD = scorecard(hours=720, coins=5, width=0.7, leak=-0.02, hunch=-0.3, references={"log_har": 1.0, "model": 0.7, "ewma": 1.3}, seed=4)
+YOUNG = scorecard(hours=30, coins=3)
+ALONE = scorecard("BTC/USDT", hours=720, coins=1, leak=0.02)
 PAGES: dict[str, Any] = {
     "status": lambda s: render.status(STATUS, s, NOW),
     "health": lambda s: render.health({"severity": "warning", "conditions": [CONDITION]}, s, NOW),
@@ -28,6 +33,11 @@ PAGES: dict[str, Any] = {
     "cache stats": lambda s: render.cache_stats(CACHE, s, NOW),
     "models": lambda s: render.models(MODELS, s, NOW),
     "symbols": lambda s: render.symbols(SYMBOLS, s, NOW),
+    "scores": lambda s: scores.scores(GOOD, s, NOW),
+    "scores, bad ones": lambda s: scores.scores({**BAD, "again": 123_456, "after": 1, "unknown": 12_345}, s, NOW, coins=True),
+    "scores of few hours": lambda s: scores.scores(YOUNG, s, NOW, all_horizons=True, coins=True),
+    "scores of one coin": lambda s: scores.scores(ALONE, s, NOW),
+    "scores, none yet": lambda s: scores.scores({**NO_SCORES, "symbol": "1000SATS/USDT", "first_due": NOW + 3_600_000}, s, NOW),
 }
 
 
@@ -187,6 +197,77 @@ def test_symbols_give_the_reason_for_every_coin_that_is_missing_something() -> N
     assert "no model: 112 of 720 hours of history" in page
     assert "  USDC/USDT   a stablecoin" in page
     assert "3 coins followed, 2 left out" in page
+
+
+def said(lines: list[str], name: str) -> str:
+    """A sentence of the page, unwrapped."""
+    start = next(i for i, line in enumerate(lines) if line.startswith(name + "  "))
+    rest = lines[start + 1 :]
+    length = next((i for i, line in enumerate(rest) if not line.startswith(" ")), len(rest))
+    return " ".join(" ".join(lines[start : start + 1 + length]).split()).removeprefix(name + " ")
+
+
+def test_scores_say_whether_it_is_skill_or_may_be_chance() -> None:
+    good, bad = scores.scores(GOOD, PLAIN, NOW), scores.scores(BAD, PLAIN, NOW)
+    assert good[0] == "8,640 forecasts of 12 coins, made from 2023-06-01 00:00 to 2023-06-30 23:00 UTC,"
+    assert re.match(r"\+\d\.\d\d % against plain, the best reference: better, and not by chance \(t \d", said(good, "Skill"))
+    assert re.match(r"-\d\.\d\d % against log_har, the best reference: worse, and not by chance \(t -\d", said(bad, "Skill"))
+    assert said(good, "Coverage").endswith((": as promised", "no farther off than chance may put it in these days"))
+    assert said(bad, "Coverage").endswith("inside 95 %: the 50, 80, 90 and 95 % intervals are too narrow")
+    assert "as chance may have it" in said(good, "Shape")
+    assert "more than chance" in said(bad, "Shape")
+    assert said(good, "Direction").count("not to be told from") >= 2
+    assert "worse than a coin toss" in said(bad, "Direction")
+    assert "worse than always saying 50 %" in said(bad, "Direction")
+    assert "worse than chance" in said(bad, "Direction")
+    assert re.match(r"C\d+/USDT: [+-]\d+\.\d\d % against log_har \(.* to .* %\)", said(bad, "Worst coin"))
+    assert "of outcomes inside its 80 % interval" in said(bad, "Worst coin")
+    table = {line.split()[0]: line for line in bad if re.match("ewma|log_har|model alone|as served", line)}
+    assert list(table) == ["as", "log_har", "ewma", "model"], "the hardest to beat first"
+    assert table["model"].endswith("may be chance")
+    assert table["ewma"].endswith(("better", "worse", "may be chance"))
+
+
+def test_scores_by_horizon_mark_what_is_not_chance() -> None:
+    rows = {line.split()[0]: line for line in scores.scores(BAD, PLAIN, NOW) if re.match(r" ?\d+ h ", line)}
+    assert list(rows) == ["1", "2", "4", "8", "12", "24"]
+    assert rows["1"].count("*") >= 5
+    assert re.search(r"\d\.\d %\*", rows["1"])
+    many = scores.scores(GOOD, PLAIN, NOW, all_horizons=True)
+    assert sum(bool(re.match(r" ?\d+ h ", line)) for line in many) == 24
+    good = [line for line in many if re.match(r" ?(1|24) h ", line)]
+    assert all("Rank" not in line for line in scores.scores(ALONE, PLAIN, NOW)), "of one coin there is none"
+    assert all(len(line.split()) >= 9 for line in good)
+
+
+def test_scores_of_few_hours_promise_nothing() -> None:
+    page = text(scores.scores(YOUNG, PLAIN, NOW, coins=True))
+    assert "too few days to tell it from chance" in said(page.splitlines(), "Skill")
+    assert "not to be told yet" in page
+    assert "Intervals need 144 h of forecasts; there are 30." in " ".join(page.split())
+    assert "*" not in page.split("Skill against")[0].split("In ")[1]
+    assert not re.search("better$|worse|None|nan", page, re.MULTILINE)
+
+
+def test_scores_of_one_coin_leave_out_what_takes_several() -> None:
+    page = text(scores.scores(ALONE, PLAIN, NOW, coins=True))
+    assert page.startswith("720 forecasts of BTC/USDT, made from")
+    assert not re.search("Worst coin|rank correlation|Rank", page)
+
+
+def test_scores_name_what_was_not_counted() -> None:
+    page = " ".join(text(scores.scores({**YOUNG, "again": 1_234, "after": 1, "unknown": 24}, PLAIN, NOW)).split())
+    assert "Not counted: 1,234 issued again in the same hour, 1 outcome known when it was issued," in page
+    assert ", 24 outcomes that never became known." in page
+
+
+def test_where_there_are_no_scores_yet_the_first_are_announced() -> None:
+    soon = " ".join(scores.scores({**NO_SCORES, "first_due": NOW + 8_040_000}, PLAIN, NOW))
+    assert soon == "no forecast is 24 h old yet: the first scores will be there in 2 h 14 min, at 2023-06-01 14:28 UTC"
+    late = " ".join(scores.scores({**NO_SCORES, "first_due": START}, PLAIN, NOW))
+    assert "the first has been due since 2023-06-01 00:00 UTC and waits for the candles" in late
+    none = " ".join(scores.scores({**NO_SCORES, "symbol": "NEW/USDT"}, PLAIN, NOW))
+    assert none == "no forecast of NEW/USDT was issued in the last 30 days; `cryptoctl symbols` says why a coin has none"
 
 
 def test_text_from_outside_cannot_move_the_cursor() -> None:

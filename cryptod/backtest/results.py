@@ -15,13 +15,14 @@ from typing import IO, Any, Final, Self
 import numpy as np
 
 from cryptod.backtest.history import History
-from cryptod.daemon.scoring import SERVED, last_closes
+from cryptod.daemon.scoring import last_closes
 from cryptod.forecast import scores
 from cryptod.forecast.baselines import REFERENCES
 from cryptod.forecast.model import SOURCES
 from cryptod.forecast.predictor import Forecasts
 from cryptod.forecast.scores import INTERVALS, SCORED_HORIZONS
 from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, Float32, Float64, Int64
+from cryptod.store.ledger import SERVED
 
 BLOCK_HOURS: Final = 28 * 24
 _COLUMNS: Final = ("symbol", "cutoff", "horizon", "model", *(f"q{level}" for level in QUANTILE_LEVELS), "p_up")

@@ -18,12 +18,14 @@ from cryptod import __version__
 from cryptod.daemon.control import Ready
 from cryptod.daemon.listening import Peer
 from cryptod.daemon.service import Service
-from cryptod.errors import CryptodError, RequestError
+from cryptod.errors import CryptodError, DataError, RequestError
+from cryptod.market import parse_symbol
 from cryptod.protocol import (
     JOB_KINDS,
     MAX_SYMBOLS,
     PROTOCOL,
     TOP_KEYS,
+    WINDOWS,
     CacheClear,
     Get,
     GetMany,
@@ -31,6 +33,7 @@ from cryptod.protocol import (
     Jobs,
     Nothing,
     Rollback,
+    Scores,
     Top,
     Train,
 )
@@ -47,6 +50,14 @@ def answer(entry: Entry, now: int, reason: str | None) -> bytes:
         return entry.body + age + _FRESH
     packed: bytes = msgpack.packb(reason)
     return entry.body + age + b"\xa5stale\xc3\xa6reason" + packed
+
+
+def _exact(text: str, unknown: RequestError) -> str:
+    """The name of a coin that is not followed, if it is one: the ledger may know it. Those that were given up are judged as well."""
+    try:
+        return parse_symbol(text)
+    except DataError:
+        raise unknown from None
 
 
 COINS_PER_TURN: Final = 8
@@ -123,6 +134,23 @@ class Handlers:
         if not publisher.has_all(followed, now):
             await publisher.fill(followed, now)
         return publisher.top(request.count, request.by, request.horizon, followed, now)
+
+    async def scores(self, request: Scores, _: Peer) -> Ready:
+        if request.window not in WINDOWS:
+            near = difflib.get_close_matches(request.window[:32], WINDOWS, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(WINDOWS)}"
+            raise RequestError("bad_request", f"window is {request.window[:32]!r}", hint=hint)
+        symbol = ""
+        unknown: RequestError | None = None
+        if request.symbol is not None:
+            try:
+                symbol = self._service.symbols.find(request.symbol)
+            except RequestError as error:
+                symbol, unknown = _exact(request.symbol, error), error
+        found = await self._service.scorecards.get(symbol, request.window)
+        if unknown is not None and not found.issued:
+            raise unknown
+        return Ready(found.card)
 
     def symbols(self, _: Nothing, __: Peer) -> dict[str, Any]:
         return self._service.describe_symbols()

@@ -19,13 +19,12 @@ from cryptod.forecast.predictor import ALONE
 from cryptod.forecast.scores import pinball
 from cryptod.logs import get_logger
 from cryptod.market import CLOSE, HOUR, MAX_HORIZON, NOT_FETCHED, Float32, Float64, Panel
-from cryptod.store.ledger import Issue, Ledger, Score
+from cryptod.store.ledger import SERVED, Issue, Ledger, Score
 
 CATCH_UP_HOURS: Final = 72
 """After a longer pause learning goes on from the latest outcomes: older ones say little about today."""
-SCORED_BACK_HOURS: Final = 8 * 24
-SERVED: Final = "served"
-"""What was served, whoever made it, beside each forecaster by itself in a score."""
+LATE_HOURS: Final = 6
+"""How long an issue that has matured waits for a coin's late candles, before what is missing counts as never known."""
 REMEMBERED_COINS: Final = 400
 """Issues of so many coins are kept in memory for the day in which they mature, 120 kB a coin; larger ones are read again each hour."""
 _RECORD: Final = "learning"
@@ -101,17 +100,22 @@ class Scoring:
         return found
 
     def _score(self, cutoff: int) -> None:
-        """Score the issues whose last horizon has matured."""
+        """Score the issues whose last horizon has matured, once; one that lacks outcomes is looked at again while they may still come."""
         end = cutoff - MAX_HORIZON * HOUR.ms + 1
-        for issued_at, seq in self._ledger.unscored(end - SCORED_BACK_HOURS * HOUR.ms, end):
+        for issued_at, seq in self._ledger.unscored(0, end):
             issue = self._ledger.get(issued_at, seq)
             if issue is not None:
-                self._ledger.put_score(self._scored(issue, seq))
+                outcomes = self._outcomes(issue)
+                if issued_at <= end - LATE_HOURS * HOUR.ms or np.isfinite(outcomes).all():
+                    self._ledger.put_score(self._scored(issue, seq, outcomes))
 
-    def _scored(self, issue: Issue, seq: int) -> Score:
-        references = self._ledger.references(issue.cutoff, seq)
+    def _outcomes(self, issue: Issue) -> Float64:
+        """float64 [N, 24]: cumulative log returns since the issue, NaN where they are not known."""
         closes = last_closes(self._candles(issue.symbols, issue.cutoff - HOUR.ms, issue.cutoff + MAX_HORIZON * HOUR.ms))[1:]
-        outcomes = np.log(closes.T / issue.close[:, None])
+        return np.asarray(np.log(closes.T / issue.close[:, None]))
+
+    def _scored(self, issue: Issue, seq: int, outcomes: Float64) -> Score:
+        references = self._ledger.references(issue.cutoff, seq)
         names = (SERVED, *references)
         said = (issue.quantiles, *references.values())
         below = (issue.quantiles < outcomes[:, :, None]).sum(axis=-1)

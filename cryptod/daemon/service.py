@@ -33,6 +33,7 @@ from cryptod.daemon.monitor import HOUR_MS, Facts, Health, ResourceMeter, Resour
 from cryptod.daemon.publisher import Publisher
 from cryptod.daemon.records import Records
 from cryptod.daemon.scheduler import Periodic, Scheduler
+from cryptod.daemon.scorecards import Scorecards
 from cryptod.daemon.scoring import Scoring
 from cryptod.daemon.symbols import SymbolIndex
 from cryptod.daemon.training import Training
@@ -173,6 +174,7 @@ class Service:
             self.config, (str(root / "candles"), str(checkpoints)), self.pool, self.records,
             self.publisher.serving, self._promote, self._job_changed,
         )  # fmt: skip
+        self.scorecards = Scorecards(self.pool, self.ledger, root / "serving", self.clock.now)
         self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
         self.scheduler = Scheduler(periodic_rows(self.config), self.records.get("last_runs") or {}, born=now)
         self.control = ControlServer(self._handlers(self), allowed=may_change(os.getuid(), self.config.socket.group))
@@ -415,10 +417,13 @@ class Service:
         await self.publisher.prune(self.training.unpromoted)
 
     async def _prune(self) -> None:
-        before = self.clock.now() - self.config.storage.ledger_days * 24 * HOUR_MS
+        # By the time of the newest forecast: a machine whose clock was set to another year must not empty the ledger.
+        before = self.publisher.published_to - self.config.storage.ledger_days * 24 * HOUR_MS
         # The references' own words are wanted until the last outcome is known, 24 hours on; then their scores are kept.
         references = functools.partial(self.ledger.prune, before, references_before=self.publisher.published_to - REFERENCES_KEPT_MS)
         await self.publisher.on_disk(references)
+        # A hundred coins' forecasts that were read to be scored are some 4 MB a day: they must not add up.
+        await self.publisher.on_disk(self._environment.release)
 
     def _offset(self) -> float:
         """Seconds between the machine's clock and its monotonic one; it changes when somebody steps the clock."""

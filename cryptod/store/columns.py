@@ -59,8 +59,12 @@ def rounded(values: npt.NDArray[np.floating[Any]], bits: int) -> Float32:
     drop = SIGNIFICAND - bits
     raw = single.view(np.uint32)
     odd = (raw >> np.uint32(drop)) & np.uint32(1)
-    nearest = (raw + (np.uint32((1 << (drop - 1)) - 1) + odd)) & np.uint32(0xFFFFFFFF ^ ((1 << drop) - 1))
-    return np.where(np.isfinite(single), nearest.view(np.float32), single)
+    mask = np.uint32(0xFFFFFFFF ^ ((1 << drop) - 1))
+    nearest = ((raw + (np.uint32((1 << (drop - 1)) - 1) + odd)) & mask).view(np.float32)
+    if not (np.isfinite(single) & np.isfinite(nearest)).all():  # the largest figures of all have nothing above them to be rounded to
+        nearest = np.where(np.isfinite(nearest), nearest, (raw & mask).view(np.float32))
+        nearest = np.where(np.isfinite(single), nearest, single)
+    return nearest
 
 
 def pack(header: Mapping[str, Any], columns: Mapping[str, Column], key: bytes) -> bytes:

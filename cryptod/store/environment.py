@@ -9,7 +9,9 @@ One process writes an environment; any number may read it. Every commit is durab
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import mmap
 import os
 import shutil
 import threading
@@ -24,6 +26,8 @@ from lmdb.verify import VerifyError, verify
 from cryptod.errors import DamagedError, StoreError
 
 T = TypeVar("T")
+_madvise = ctypes.CDLL(None).madvise
+_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 Bytes = bytes | memoryview
 Upgrade = Callable[["Transaction"], None]
 
@@ -146,6 +150,18 @@ class Environment:
     def used_bytes(self) -> int:
         """Size of the data file: its pages in use and those that are free to be used again."""
         return int(self._env.info()["last_pgno"] + 1) * int(self._env.stat()["psize"])
+
+    def release(self) -> None:
+        """Give back the pages of the map that were read, which count as this process' memory until it does; they stay in the page cache.
+
+        At any time: what is open reads on, and what is wanted again is mapped again.
+        """
+        file = str(self.path.resolve() / "data.mdb")
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            ranges = [line.split()[0].split("-") for line in maps if line.rstrip("\n").endswith(f" {file}")]
+        for start, end in ranges:
+            # Of a shared mapping of a file, which LMDB's is, only this process' view of the pages goes.
+            _madvise(int(start, 16), int(end, 16) - int(start, 16), mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         """Idempotent."""

@@ -1,11 +1,14 @@
 """The ledger: every forecast as it was issued, for good; and, when its outcome is known, how it did.
 
 Knows the environment and the columns' format; nothing of how forecasts are made or scored. Nothing in it is ever
-changed. Records stand under ``(cutoff, seq)``, both big-endian, so that they are in the order of their time:
+changed, a score no more than an issue: the first word stands. Records stand under ``(cutoff, seq)``, both big-endian,
+so that they are in the order of their time:
 
     issues      what was issued: quantiles, P(up), volatility and so on of all the coins issued together
     references  the quantiles of the reference forecasters at that moment, until the issue is scored
     scores      the losses of all the forecasters, and where the outcomes fell
+    unscored    nothing but the keys of the issues that have no score yet: LMDB touches the pages of a record, 30 kB
+                of them, whenever its key is passed, so who looks for something must have less to look through
     counters    the last ``seq``: one more with every issue, also after old ones were pruned
 
 Figures are rounded (`round_issue`) *before* they are shown to anybody, so what is kept is what was shown, to the last
@@ -31,12 +34,15 @@ from cryptod.store.record import DamagedRecord
 
 T = TypeVar("T")
 
-DATABASES: Final = ("issues", "references", "scores", "counters")
+DATABASES: Final = ("issues", "references", "scores", "unscored", "counters")
 
 ISSUE_BITS: Final = 11
 """A relative error of at most 2^-12 = 0.024 %: a quantile of 2 % is off by half a hundredth of a basis point."""
 LOSS_BITS: Final = 10
 OUTCOME_BITS: Final = 13
+
+SERVED: Final = "served"
+"""In a score, what was served, whoever made it, beside each forecaster by itself."""
 
 _KEY: Final = struct.Struct(">QQ")
 _SEQ: Final = b"seq"
@@ -131,6 +137,7 @@ class Ledger:
             key = _KEY.pack(issue.cutoff, seq)
             txn.put("counters", _SEQ, seq.to_bytes(8, "big"))
             txn.put("issues", key, _issue_record(issue, key))
+            txn.put("unscored", key, b"")
             if references:
                 txn.put("references", key, _reference_record(references, key))
             return seq
@@ -163,8 +170,8 @@ class Ledger:
         """What the references said when the issue was made; empty if that was not kept, or is not any more."""
         return self._get("references", cutoff, seq, lambda key, record: unpack(record, key)[1]) or {}
 
-    def put_score(self, score: Score) -> None:
-        """Keep how an issue did, in place of an earlier score of it. Raises `StoreError`."""
+    def put_score(self, score: Score) -> bool:
+        """Keep how an issue did, unless that is known already: False then, and the earlier score stays. Raises `StoreError`."""
         coins, horizons = score.outcome.shape
         if (score.loss.shape, score.level.shape, len(score.symbols)) != (
             (len(score.forecasters), coins, horizons),
@@ -183,7 +190,15 @@ class Ledger:
             },
             key,
         )
-        self._environment.write(lambda txn: txn.put("scores", key, record))
+
+        def change(txn: Transaction) -> bool:
+            new = txn.get("scores", key) is None
+            if new:
+                txn.put("scores", key, record)
+            txn.delete("unscored", key)
+            return new
+
+        return self._environment.write(change)
 
     def scores(self, start: int, end: int, symbols: Collection[str] | None = None) -> Iterator[Score]:
         """Scores of issues with ``start <= cutoff < end``, oldest first; as `read`."""
@@ -194,13 +209,25 @@ class Ledger:
         with self._environment.read(lend=True) as txn:
             return [_pair(key) for key, _ in txn.scan("issues", _KEY.pack(max(0, start), 0), _KEY.pack(max(0, end), 0))]
 
+    def scored(self, start: int, end: int, symbols: Collection[str] | None = None) -> Iterator[tuple[Issue, Score]]:
+        """As `scores`, each with its issue: the same coins in the same order."""
+        for score in self.scores(start, end, symbols):
+            issue = self.get(score.cutoff, score.seq)
+            if issue is not None and symbols is not None:
+                issue = issue.coins(frozenset(symbols))
+            if issue is not None and issue.symbols == score.symbols:
+                yield issue, score
+
+    def scores_mark(self) -> tuple[int, int, int]:
+        """(number of scores, cutoff and seq of the newest): another one as soon as there is a newer score. Zeros while there is none."""
+        with self._environment.read(lend=True) as txn:
+            last = txn.last("scores")
+            return (txn.count("scores"), *_pair(last[0])) if last else (0, 0, 0)
+
     def unscored(self, start: int, end: int) -> list[tuple[int, int]]:
         """(cutoff, seq) of the issues with ``start <= cutoff < end`` that have no score, oldest first."""
         with self._environment.read(lend=True) as txn:
-            issued, scored = (
-                [key for key, _ in txn.scan(database, _KEY.pack(start, 0), _KEY.pack(end, 0))] for database in ("issues", "scores")
-            )
-        return [_pair(key) for key in sorted(set(issued).difference(scored))]
+            return [_pair(key) for key, _ in txn.scan("unscored", _KEY.pack(max(0, start), 0), _KEY.pack(max(0, end), 0))]
 
     def prune(self, before: int, *, references_before: int | None = None) -> int:
         """Delete what was issued at a cutoff below ``before``; and references alone already below another time.
@@ -208,6 +235,7 @@ class Ledger:
         In small transactions, so that nothing else waits. Returns the number of issues that were deleted.
         """
         self._delete("references", max(before, references_before or 0))
+        self._delete("unscored", before)
         self._delete("scores", before)
         return self._delete("issues", before)
 

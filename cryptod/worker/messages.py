@@ -56,6 +56,18 @@ class TrainOrder(msgspec.Struct, tag="train", frozen=True, kw_only=True):
     seed: int
 
 
+class ScoreOrder(msgspec.Struct, tag="score", frozen=True, kw_only=True):
+    """Say how the forecasts have done whose outcome became known in the ``hours`` before ``now``."""
+
+    job: int = 0
+    now: int
+    ledger: str
+    """The folder of the environment that holds the ledger."""
+    hours: int
+    symbol: str = ""
+    """One coin; empty for all of them."""
+
+
 class Progress(msgspec.Struct, tag="progress", frozen=True, kw_only=True):
     """A beat with news; a child that has sent nothing for a while is taken for hung."""
 
@@ -102,6 +114,18 @@ class BatchFailed(msgspec.Struct, tag="batch_failed", frozen=True, kw_only=True)
     hint: str = ""
 
 
+class Scored(msgspec.Struct, tag="scored", frozen=True, kw_only=True):
+    job: int
+    forecasts: int
+    """How many were counted; 0 while no outcome is known."""
+    issued: bool
+    """Whether any forecast of what was asked stands in the ledger."""
+    card: bytes
+    """The scorecard as it goes over the wire: MessagePack, a map (see `cryptod.scorecard`)."""
+    seconds: float
+    peak_rss: int
+
+
 class Finished(msgspec.Struct, tag="finished", frozen=True, kw_only=True):
     """The whole training order is through; each batch has had its own message."""
 
@@ -121,5 +145,5 @@ class Failed(msgspec.Struct, tag="failed", frozen=True, kw_only=True):
     """The error's machine-readable name, see `cryptod.errors`: a full disk is not the exchange's fault."""
 
 
-Order = CollectOrder | TrainOrder
-Report = Progress | CollectDone | BatchDone | BatchFailed | Finished | Failed
+Order = CollectOrder | TrainOrder | ScoreOrder
+Report = Progress | CollectDone | BatchDone | BatchFailed | Finished | Scored | Failed

@@ -23,15 +23,16 @@ from cryptod.errors import WorkerError
 from cryptod.worker import child as child_side
 from cryptod.worker import forkserver
 from cryptod.worker.child import LENGTH, MAX_MESSAGE, RUNNERS, Settings
-from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Finished, Order, Report
+from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Finished, Order, Report, Scored, ScoreOrder, TrainOrder
 
-LINGER: Final = {"collect": 10.0, "train": 0.0}
+KINDS: Final[dict[type[Order], str]] = {CollectOrder: "collect", TrainOrder: "train", ScoreOrder: "score"}
+LINGER: Final = {"collect": 10.0, "train": 0.0, "score": 0.0}
 """Seconds a child waits for another order: importing ccxt costs more than an hour's candles, torch too much memory to stay."""
 TERM_GRACE: Final = 1.0
 EXIT_GRACE: Final = 2.0
 FORKSERVER_GONE: Final = 255
 """What `multiprocessing` takes for the exit code when nobody is left to tell it."""
-_FINAL: Final = (CollectDone, Finished, Failed)
+_FINAL: Final = (CollectDone, Finished, Scored, Failed)
 
 
 class ChildView(NamedTuple):
@@ -64,8 +65,8 @@ class Pool:
         self.nice, self.memory_mb = nice, memory_mb
         self._runners, self._linger = runners, linger
         self._idle: dict[str, _Child] = {}
-        self._busy: dict[int, _Child] = {}
-        """Job -> the child that works on it."""
+        self._busy: dict[_Child, int] = {}
+        """Child -> the job that it works on; 0 is any order that is no job."""
         self._all: set[_Child] = set()
         self.stopping = False
         if directory:
@@ -74,8 +75,7 @@ class Pool:
     @property
     def children(self) -> list[ChildView]:
         """The children there are, those included that are being ended."""
-        jobs = {child: job for job, child in self._busy.items()}
-        return [ChildView(child.kind, child.pid, jobs.get(child), child.started, child.beat) for child in self._all]
+        return [ChildView(child.kind, child.pid, self._busy.get(child), child.started, child.beat) for child in self._all]
 
     @property
     def pids(self) -> dict[str, int]:
@@ -90,7 +90,7 @@ class Pool:
         """
         if self.stopping:
             raise WorkerError("the daemon is stopping")
-        kind = "collect" if isinstance(order, CollectOrder) else "train"
+        kind = KINDS[type(order)]
         if (idle := self._idle.pop(kind, None)) is not None:
             try:
                 return await self._give(idle, order, on_report, deadline_s, silence_s)
@@ -105,7 +105,7 @@ class Pool:
 
     def cancel(self, job: int) -> None:
         """End the child that works on this job; its `run` raises."""
-        if (child := self._busy.get(job)) is not None:
+        for child in [child for child, its_job in self._busy.items() if its_job == job]:
             child.ended_by_us = "was cancelled"
             child.end()
 
@@ -143,15 +143,14 @@ class Pool:
             del self._idle[child.kind]
 
     async def _give(self, child: _Child, order: Order, on_report: Callable[[Report], None], deadline_s: float, silence_s: float) -> Report:
-        self._busy[order.job] = child
+        self._busy[child] = order.job
         try:
             report = await child.carry_out(order, on_report, deadline_s, silence_s)
         except BaseException:
             await asyncio.shield(child.end())
             raise
         finally:
-            if self._busy.get(order.job) is child:
-                del self._busy[order.job]
+            self._busy.pop(child, None)
         if self._linger[child.kind] > 0 and not isinstance(report, Failed) and not self.stopping:
             self._idle[child.kind] = child
             asyncio.get_running_loop().call_later(self._linger[child.kind], self._retire, child, child.beat)

@@ -1,0 +1,90 @@
+"""The scorecards that are handed out: made in a child, one at a time, and kept for as long as no newer score is in the ledger.
+
+Knows the pool and the ledger's newest score; nothing of how a scorecard is made or what is in it. The ledger of a window is tens of
+megabytes, and reading it takes seconds: the loop starts a child, goes on answering, and hands on the bytes that come back. Those who ask
+for the same meanwhile wait for the same child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cryptod.errors import RequestError, WorkerError
+from cryptod.logs import get_logger
+from cryptod.protocol import ERROR_CODES, WINDOWS
+from cryptod.store.ledger import Ledger
+from cryptod.worker.messages import Failed, Report, Scored, ScoreOrder
+from cryptod.worker.pool import Pool
+
+DEADLINE: Final = 300.0
+SILENCE: Final = 60.0
+KEPT: Final = 32
+"""Scorecards that are kept; one is some 100 kB for a hundred coins, and a third of that for one coin."""
+
+log = get_logger("scorecards")
+
+
+class Asked(NamedTuple):
+    """``symbol`` is empty for all coins; ``window`` is one of `protocol.WINDOWS`."""
+
+    symbol: str
+    window: str
+
+
+class Scorecards:
+    """``path``: the folder of the environment that holds ``ledger``; ``now()``: UTC ms."""
+
+    def __init__(self, pool: Pool, ledger: Ledger, path: Path, now: Callable[[], int]) -> None:
+        self._pool, self._ledger, self._path, self._now = pool, ledger, path, now
+        self._one_at_a_time = asyncio.Lock()
+        self._under_way: dict[Asked, asyncio.Task[Scored]] = {}
+        self._kept: dict[Asked, tuple[tuple[int, int, int], Scored]] = {}
+        """What was made last, latest last, each with the ledger's mark when it was begun."""
+
+    async def get(self, symbol: str, window: str) -> Scored:
+        """The scorecard of a coin, or of all. Raises `WorkerError` or `RequestError` if it cannot be made."""
+        asked = Asked(symbol, window)
+        kept = self._kept.get(asked)
+        if kept is not None and kept[0] == self._ledger.scores_mark():
+            return kept[1]
+        task = self._under_way.get(asked)
+        if task is None:
+            task = self._under_way[asked] = asyncio.create_task(self._make(asked))
+            task.add_done_callback(lambda done: self._end(asked, done))
+        return await asyncio.shield(task)
+
+    def _end(self, asked: Asked, task: asyncio.Task[Scored]) -> None:
+        del self._under_way[asked]
+        if not task.cancelled():
+            task.exception()  # those who wait are told; that nobody waits any more is no defect
+
+    async def _make(self, asked: Asked) -> Scored:
+        async with self._one_at_a_time:
+            mark = self._ledger.scores_mark()
+            order = ScoreOrder(now=self._now(), ledger=str(self._path), hours=WINDOWS[asked.window], symbol=asked.symbol)
+            try:
+                found = await self._pool.run(order, on_report=_heard, deadline_s=DEADLINE, silence_s=SILENCE)
+            except WorkerError as error:
+                if self._pool.stopping:
+                    raise RequestError("shutting_down", "the daemon is stopping", hint="ask again when it is back") from error
+                raise
+        if isinstance(found, Failed):
+            raise RequestError(found.code if found.code in ERROR_CODES else "internal", found.error, hint=found.hint)
+        assert isinstance(found, Scored)
+        if found.forecasts:  # that there is nothing yet is found out quickly, and soon not true any more
+            self._kept.pop(asked, None)
+            self._kept[asked] = (mark, found)
+            while len(self._kept) > KEPT:
+                del self._kept[next(iter(self._kept))]
+        log.info(
+            "scorecard made", coin=asked.symbol or "all", window=asked.window, forecasts=found.forecasts, peak_rss=found.peak_rss,
+            duration=round(found.seconds, 3),
+        )  # fmt: skip
+        return found
+
+
+def _heard(report: Report) -> None:
+    """Progress of a few seconds concerns nobody: that it came is what the pool wants to know."""
