@@ -78,10 +78,16 @@ def _run(arguments: argparse.Namespace) -> int:
         logs.get_logger("config").warning(warning)
     service = Service(
         loaded, parse_clock(arguments.clock), lambda service: Handlers(service).table(),
-        notifier=SystemdNotifier(), environ=os.environ, config_path=path,
+        notifier=SystemdNotifier(), environ=os.environ, config_path=path, base=_base_model(),
     )  # fmt: skip
     asyncio.run(service.run())
     return 0
+
+
+def _base_model() -> Path | None:
+    """The base model that came with the program: beside a checkout's code, or where an installation has its data."""
+    folders = (Path(__file__).parent.parent / "models", Path(sys.prefix) / "share" / "cryptod" / "models")
+    return next((folder / "base" for folder in folders if (folder / "base").is_dir()), None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

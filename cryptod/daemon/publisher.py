@@ -21,12 +21,14 @@ from cryptod.config import Config
 from cryptod.daemon.records import Records
 from cryptod.daemon.scoring import Candles, Scoring
 from cryptod.errors import CheckpointError, RequestError, StoreError
-from cryptod.forecast.predictor import Forecasts, Model, Predictor
+from cryptod.forecast.predictor import BASE, Forecasts, Model, Predictor
 from cryptod.logs import get_logger
 from cryptod.market import QUANTILE_LEVELS, TIMEFRAMES
-from cryptod.store.checkpoints import CheckpointStore, Current
+from cryptod.store.checkpoints import CheckpointStore, Current, write_checkpoint
 from cryptod.store.forecasts import Entry, ForecastCache
 from cryptod.store.ledger import Issue, Ledger, round_issue
+from cryptod.training import base as base_model
+from cryptod.training.window import MIN_DAYS
 
 T = TypeVar("T")
 
@@ -90,12 +92,16 @@ class Publisher:
         trouble: Callable[[str], str],
         failed: Callable[[StoreError], None],
         scoring: Scoring,
+        base: Model | None = None,
     ) -> None:
         self.config = config
         self.trouble, self._failed, self._scoring = trouble, failed, scoring
         self._candles = candles
         self._cache, self._ledger, self._checkpoints, self._records = stores
         self._disk = disk
+        self._base = base
+        self.unready: dict[str, str] = {}
+        """Coins that have no model and cannot be served by the base model either -> why."""
         self._monotonic = monotonic
         self._timeframe = TIMEFRAMES[config.market.timeframe]
         self._lock = asyncio.Lock()
@@ -164,11 +170,39 @@ class Publisher:
         """Remove the checkpoints that no kept generation names."""
         await self.on_disk(self._checkpoints.prune, frozenset(protect))
 
+    def trained(self) -> bool:
+        """Whether any model serves that was trained here."""
+        return any(model.kind != BASE for model in self.models)
+
+    def updatable(self) -> dict[str, tuple[str, ...]]:
+        """`serving`, without the coins of base models that are too young to be trained on."""
+        kinds = {model.name: model.kind for model in self.models}
+        old = {
+            name: tuple(s for s in symbols if kinds[name] != BASE or self.predictor.lived(s) >= MIN_DAYS * 24)
+            for name, symbols in self.serving().items()
+        }
+        return {name: symbols for name, symbols in old.items() if symbols}
+
+    async def _adopt(self, followed: tuple[str, ...], cutoff: int, now: int) -> None:
+        """Let the base model serve the followed coins that have no model, as a checkpoint of their own."""
+        orphans = tuple(symbol for symbol in followed if symbol not in self.predictor)
+        if self._base is None or not orphans:
+            self.unready = {}
+            return
+        start = cutoff - base_model.HOURS * self._timeframe.ms
+        panel = await asyncio.to_thread(self._candles, orphans, start, cutoff)
+        model, self.unready = await self.on_disk(base_model.adopt, self._base, panel)
+        if model is not None:
+            root, name = self._checkpoints.root, f"{cutoff}-{BASE}"
+            written = await self.on_disk(lambda: write_checkpoint(root, name, model.arrays(), model.document(), created=cutoff))
+            self._take(await self.on_disk(functools.partial(self._checkpoints.promote, [written.name], now, followed=followed)))
+            log.info("coins without a model are served by the base model", coins=len(model.symbols), model=written.name)
+
     # The refresh
 
     def due(self, collected_to: int) -> bool:
         """Whether the published forecasts are behind the candles or the models."""
-        if not self.models:
+        if not self.models and self._base is None:
             return False
         return collected_to > self.published_to or self.generation != self._published_generation
 
@@ -180,6 +214,7 @@ class Publisher:
         """
         started = self._monotonic()
         async with self._lock:
+            await self._adopt(followed, cutoff, now)
             known = tuple(symbol for symbol in followed if symbol in self.predictor)
             generation = self.generation
             await self._advance(known, cutoff)

@@ -38,7 +38,8 @@ from cryptod.daemon.scoring import Scoring
 from cryptod.daemon.symbols import SymbolIndex
 from cryptod.daemon.training import Training
 from cryptod.daemon.watchdog import Notifier, Watchdog, keep_pinging, watchdog_interval
-from cryptod.errors import ConfigError, CryptodError, DamagedError, StoreError
+from cryptod.errors import CheckpointError, ConfigError, CryptodError, DamagedError, StoreError
+from cryptod.forecast.model import Model
 from cryptod.market import Panel
 from cryptod.store import forecasts, jobs, ledger
 from cryptod.store.candles import CandleStore
@@ -47,6 +48,7 @@ from cryptod.store.environment import Environment, open_environment
 from cryptod.store.forecasts import ForecastCache
 from cryptod.store.jobs import JobStore
 from cryptod.store.ledger import Ledger
+from cryptod.training import base as base_model
 from cryptod.worker.pool import Pool
 
 TURN: Final = 0.2
@@ -84,7 +86,7 @@ class Service:
     """One daemon on one state directory.
 
     ``handlers`` makes the table of what the commands do; ``notifier`` speaks to systemd; ``environ`` is the process's
-    environment; ``config_path`` is read again on SIGHUP.
+    environment; ``config_path`` is read again on SIGHUP; ``base`` is the folder of the base model.
     """
 
     def __init__(
@@ -96,13 +98,14 @@ class Service:
         notifier: Notifier,
         environ: MutableMapping[str, str],
         config_path: Path | None = None,
+        base: Path | None = None,
     ) -> None:
         self.config = loaded.config
         self.clock = clock
         self.pid = os.getpid()
         self._handlers = handlers
         self._environ = environ
-        self._config_path = config_path
+        self._config_path, self._base_path = config_path, base
         self._notifier = notifier
         self._monotonic = time.monotonic
         self._born = self._monotonic()
@@ -166,13 +169,15 @@ class Service:
         stores = self.cache, self.ledger, CheckpointStore(checkpoints), self.records
         candles = functools.partial(read_candles, root / "candles")
         scoring = Scoring(self.ledger, self.records, candles)
-        self.publisher = Publisher(self.config, candles, stores, self._disk, self._monotonic, self.trouble, self._on_store_error, scoring)
+        self.publisher = Publisher(
+            self.config, candles, stores, self._disk, self._monotonic, self.trouble, self._on_store_error, scoring, self._base_model()
+        )
         await self.publisher.load()
         pace = 1.0 / self.clock.real_seconds(1.0)
         self.collection = Collection(self.config, str(root / "candles"), self.pool, self.records, self._monotonic, pace)
         self.training = Training(
             self.config, (str(root / "candles"), str(checkpoints)), self.pool, self.records,
-            self.publisher.serving, self._promote, self._job_changed,
+            self.publisher.serving, self.publisher.updatable, self._promote, self._job_changed,
         )  # fmt: skip
         self.scorecards = Scorecards(self.pool, self.ledger, root / "serving", self.clock.now)
         self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
@@ -210,6 +215,16 @@ class Service:
             self.damaged_store = f"{error.message}; it was put aside as {aside}"
             log.error("the serving store was damaged and a new one is begun", error=error.message, aside=str(aside))
             return open_environment(path, databases=databases, writer=True)
+
+    def _base_model(self) -> Model | None:
+        """What serves coins that have no model yet; without it they wait for the next full retrain."""
+        if self._base_path is None:
+            return None
+        try:
+            return base_model.load(self._base_path)
+        except CheckpointError as error:
+            log.warning("there is no base model; new coins wait to be trained", error=error.message, hint=error.hint)
+            return None
 
     def _on_store_error(self, error: StoreError) -> None:
         if error.message != self.store_error:  # said once, not with every client that asks meanwhile
@@ -297,7 +312,7 @@ class Service:
     def _lack_of_models(self) -> str:
         """Why a retrain is wanted out of turn, or nothing."""
         publisher = self.publisher
-        if not publisher.models:
+        if not publisher.trained():
             return "there is no model yet" if not publisher.refused else "no model is sound"
         if publisher.refused and not all(symbol in publisher.predictor for symbol in self.collection.followed):
             return "a damaged model left coins without one"
@@ -486,6 +501,8 @@ class Service:
                 return f"full training {running.id} is running"
             if symbol in self.training.left_out:
                 return self.training.left_out[symbol]
+            if symbol in self.publisher.unready:
+                return self.publisher.unready[symbol]
             return "it has no model yet; it is trained at the next full retrain"
         return collection.error or (f"the store cannot be written: {self.store_error}" if self.store_error else "")
 

@@ -45,7 +45,8 @@ log = get_logger("training")
 class Training:
     """At most one train child at a time.
 
-    ``serving()`` gives the current checkpoints: name -> the followed coins that it serves. ``promote(name, now, run)``
+    ``serving()`` gives the current checkpoints: name -> the followed coins that it serves; ``updatable()`` those of them that can be
+    updated. ``promote(name, now, run)``
     makes a checkpoint current. ``changed(job)`` is called after every change of a job, for subscribers.
     """
 
@@ -56,6 +57,7 @@ class Training:
         pool: Pool,
         jobs: Records,
         serving: Callable[[], Mapping[str, tuple[str, ...]]],
+        updatable: Callable[[], Mapping[str, tuple[str, ...]]],
         promote: Promote,
         changed: Change,
     ) -> None:
@@ -63,7 +65,7 @@ class Training:
         self._candles, self._checkpoints = paths
         self._pool = pool
         self._jobs = jobs
-        self._serving = serving
+        self._serving, self._updatable = serving, updatable
         self._promote = promote
         self._changed = changed
         self.queue = JobQueue(self._load())
@@ -169,7 +171,7 @@ class Training:
         if kind == "full":
             return plan_batches(followed, self.config.train.batch_size)
         wanted = set(followed)
-        served = [[symbol for symbol in symbols if symbol in wanted] for symbols in self._serving().values()]
+        served = [[symbol for symbol in symbols if symbol in wanted] for symbols in self._updatable().values()]
         return [BatchState(number=i, symbols=symbols) for i, symbols in enumerate(filter(None, served), start=1)]
 
     async def _order(self, job: Job, batches: list[BatchState], followed: tuple[str, ...], now: Callable[[], int]) -> None:

@@ -11,8 +11,9 @@ that of horizon h comes h hours after its forecast. What is learned, per horizon
 
 Slow integrals cost nothing and even out coins, but take months over a break. Fast ones cost more than they give, for the misses of a
 quiet market come in clusters too. So each integral rests at its slow rate until a day's mean of its own error is farther from zero than
-it usually is, by `ALARM_OF_ALL` or `ALARM_OF_COIN` standard deviations; then it hurries, in proportion to that distance, until `CALM` (cf. Trigg and Leach 1967). It never stops and it never turns against its error, so coverage returns whatever happens: over T outcomes the mean error
-is at most (2 LIMIT / slow rate) / T as long as the factor has not reached its limit.
+it usually is, by `ALARM_OF_ALL` or `ALARM_OF_COIN` standard deviations; then it hurries, in proportion to that distance, until `CALM` (cf.
+Trigg and Leach 1967). It never stops and it never turns against its error, so coverage returns whatever happens: over T outcomes the mean
+error is at most (2 LIMIT / slow rate) / T as long as the factor has not reached its limit.
 """
 
 from __future__ import annotations

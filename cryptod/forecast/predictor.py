@@ -24,6 +24,8 @@ __all__ = ["Forecasts", "Model", "Predictor"]
 
 _CHUNK: Final = 256
 _UNUSUAL: Final = 1.5
+BASE: Final = "base"
+"""Kind of the models that were made for any coin."""
 _MEDIAN: Final = QUANTILE_LEVELS.index(0.5)
 ALONE: Final = frozenset({"halted", "pegged", "reference"})
 """Flags of coins that one forecaster serves by itself; all others are given the forecasters' average."""
@@ -99,6 +101,11 @@ class Predictor:
         """Cutoff up to which the coin's candles are absorbed (UTC ms): candles that open at or after it are wanted next."""
         group, column = self._place[symbol]
         return int(self._groups[group].state.at[column])
+
+    def lived(self, symbol: str) -> int:
+        """Hours in which the coin was seen alive, as far back as its model knows."""
+        group, column = self._place[symbol]
+        return int(self._groups[group].state.count[column])
 
     def advance(self, panel: Panel) -> None:
         """Absorb the panel's hours beyond what each coin knows; coins of no model are ignored, hours known already change nothing."""
@@ -197,6 +204,7 @@ class Predictor:
             "unpegged": loose,
             "reference": (source > 0) & ~pegged,
             "unusual": strangeness > _UNUSUAL,
+            "base": np.array([self._models[self._serving[symbol][0]].kind == BASE for symbol in symbols]),
         }
         if self.learning is not None:
             combined = ~np.logical_or.reduce([words[word] for word in ALONE])

@@ -37,8 +37,9 @@ class Survey:
     pegged: Bool
 
 
-def survey(panel: Panel) -> Survey:
-    """Which coins of the panel cannot be trained, and which are pegged or so flat that only their own empirical quantiles fit them.
+def survey(panel: Panel, *, least: int = MIN_DAYS * 24) -> Survey:
+    """Which coins of the panel cannot be trained, for lack of ``least`` hours of trade or otherwise, and which are pegged or so flat that
+    only their own empirical quantiles fit them.
 
     Pegged: 9 of 10 hourly moves below 0.16 % (a volatility of 0.1 % an hour if normal; robust to the hour that breaks the peg), or below
     0.49 % with more than 5 % of the traded hours without any range (prices that stand on ticks).
@@ -54,11 +55,11 @@ def survey(panel: Panel) -> Survey:
             left_out[symbol] = "no candle in the training window"
         elif silent > _SILENT_DAYS:
             left_out[symbol] = f"halted or delisted: no trade for {silent:.0f} days"
-        elif len(traded) < MIN_DAYS * 24:
-            left_out[symbol] = f"too young: {len(traded) / 24:.0f} days of candles, {MIN_DAYS} are needed"
+        elif len(traded) < least:
+            left_out[symbol] = f"too young: {len(traded) / 24:.0f} days of candles, {least // 24} are needed"
         else:
             adjacent = traded[1:][np.diff(traded) == 1]
-            if len(adjacent) < MIN_DAYS * 6:
+            if len(adjacent) < least // 4:
                 left_out[symbol] = "too thin: it hardly trades in two hours running"
                 continue
             move = float(np.quantile(np.abs(np.log(values[adjacent, CLOSE] / values[adjacent - 1, CLOSE])), 0.9))
