@@ -32,23 +32,16 @@ _GAPPY: Final = 0.2
 
 def own_history(panel: Panel) -> Panel:
     """The panel without what was before a coin came back after more than `RELISTED_HOURS`: another coin's history, or as good as."""
-    begin = np.zeros(len(panel.symbols), np.int64)
-    for column in range(len(panel.symbols)):
-        traded = _traded(panel, column)
-        back = np.flatnonzero(np.diff(traded) > RELISTED_HOURS + 1)
-        begin[column] = traded[back[-1] + 1] if len(back) else 0
-    if not begin.any():
+    low, high, volume = (panel.values[:, :, column] for column in (LOW, HIGH, VOLUME))
+    traded = (panel.status == CANDLE) & (low > 0) & ((volume > 0) | (high > low))
+    row = np.arange(len(panel.values), dtype=np.int32)[:, None]
+    last = np.maximum.accumulate(np.where(traded, row, -1), axis=0)
+    back = traded[1:] & (last[:-1] >= 0) & (row[1:] - last[:-1] > RELISTED_HOURS + 1)
+    if not back.any():
         return panel
-    before = np.arange(len(panel.values))[:, None] < begin
+    before = row < np.where(back, row[1:], 0).max(axis=0)
     values = np.where(before[:, :, None], np.nan, panel.values)
     return Panel(panel.symbols, panel.start, values, np.where(before, NOT_FETCHED, panel.status).astype(np.uint8), panel.timeframe)
-
-
-def _traded(panel: Panel, column: int) -> Int64:
-    """Rows at which a coin was traded."""
-    values = panel.values[:, column]
-    sane = (panel.status[:, column] == CANDLE) & (values[:, LOW] > 0) & np.isfinite(values).all(axis=1)
-    return np.flatnonzero(sane & ((values[:, VOLUME] > 0) | (values[:, HIGH] > values[:, LOW])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +64,8 @@ def survey(panel: Panel) -> Survey:
     pegged, gappy = np.zeros(len(panel.symbols), bool), np.zeros(len(panel.symbols), bool)
     for column, symbol in enumerate(panel.symbols):
         values = panel.values[:, column]
-        traded = _traded(panel, column)
+        sane = (panel.status[:, column] == CANDLE) & (values[:, LOW] > 0) & np.isfinite(values).all(axis=1)
+        traded = np.flatnonzero(sane & ((values[:, VOLUME] > 0) | (values[:, HIGH] > values[:, LOW])))
         silent = (len(values) - 1 - traded[-1]) / 24 if len(traded) else 0.0
         if len(traded) == 0:
             left_out[symbol] = "no candle in the training window"

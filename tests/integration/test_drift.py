@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,7 +22,7 @@ from tests.integration.house import COINS, START, Daemon, SimulatedExchange, iss
 
 TEN = START // HOUR.ms * HOUR.ms
 MARKET = ("--coins", str(COINS), "--seed", "7")
-NO_TURNS = {"cryptod_incremental_schedule": "0 0 29 2 *"}
+NO_TURNS: dict[str, Any] = {"cryptod_incremental_schedule": "0 0 29 2 *"}
 """An incremental update that comes does not come by itself."""
 ALARM = Alarm(TEN, 0, -0.13, 30)
 
@@ -127,7 +128,7 @@ def test_strange_coins_are_served_with_flags_and_a_strangeness_or_refused_with_t
         f"halted,symbols=BNB/USDT,start=0,end={hours['50 d']}",  # listed fifty days ago
     )
     options = [part for fault in faults for part in ("--fault", fault)]
-    followed = {"cryptod_universe_include": "ADA/USDT,DOGE/USDT"}  # without volume they would not be chosen
+    followed: dict[str, Any] = {"cryptod_universe_include": "ADA/USDT,DOGE/USDT"}  # without volume they would not be chosen
     with SimulatedExchange(*MARKET, *options) as odd, Daemon(folder, odd, **followed) as daemon, daemon.client() as client:
         left_out = {"SOL/USDT", "DOGE/USDT"}
         daemon.wait_for(lambda client: client.cache_stats()["entries"] == COINS - len(left_out), "the first forecasts")
