@@ -47,6 +47,8 @@ class Forecast(NamedTuple):
     """[H] mean of the cumulative log return."""
     score: float
     """What `top` ranks by."""
+    strangeness: float
+    """How far today's features are from those trained on: above 1 lay 1 % of the training hours."""
     flags: tuple[str, ...]
     """What to know before relying on it."""
     age: float
@@ -110,15 +112,15 @@ _values: Final = itemgetter(*Forecast._fields)
 def read_forecast(reply: dict[str, Any]) -> Forecast:
     """The forecast in a reply of ``get``. Keys that this version does not know are passed over."""
     try:
-        (symbol, cutoff, issued, expires, model, close, horizons, levels, quantiles, prices, p_up, volatility, expected, score, flags,
-         age, stale, reason) = _values(reply)  # fmt: skip
+        (symbol, cutoff, issued, expires, model, close, horizons, levels, quantiles, prices, p_up, volatility, expected, score,
+         strangeness, flags, age, stale, reason) = _values(reply)  # fmt: skip
     except (KeyError, TypeError) as error:
         raise CryptodError(
             f"the daemon's forecast is not understood: {error}", hint="client and daemon are of different versions"
         ) from error
     return Forecast(
         symbol, cutoff, issued, expires, model, close, tuple(horizons), tuple(levels), tuple(map(tuple, quantiles)),
-        tuple(map(tuple, prices)), tuple(p_up), tuple(volatility), tuple(expected), score, tuple(flags), age, stale, reason,
+        tuple(map(tuple, prices)), tuple(p_up), tuple(volatility), tuple(expected), score, strangeness, tuple(flags), age, stale, reason,
     )  # fmt: skip
 
 

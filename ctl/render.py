@@ -183,8 +183,8 @@ def forecast(reply: Map, screen: Screen, *, all_horizons: bool = False) -> list[
     """The fan of one coin, in price.
 
     ``{symbol, cutoff, issued, expires, model, close, horizons [H], levels [L], quantiles [H][L] (cumulative log return),
-    prices [H][L], p_up [H], volatility [H] (of the log return), expected_return [H], score, flags: [str], age, stale,
-    reason: str | nil}``
+    prices [H][L], p_up [H], volatility [H] (of the log return), expected_return [H], score, strangeness,
+    flags: [str], age, stale, reason: str | nil}``
     """
     now = int(reply["issued"] + 1000 * reply["age"])
     quote = reply["symbol"].partition("/")[2]
@@ -207,7 +207,7 @@ def forecast(reply: Map, screen: Screen, *, all_horizons: bool = False) -> list[
     lines.append(f"Prices in {scale.unit}. Volatility is that of the return up to then.")
     flags = f"; {', '.join(reply['flags'])}" if reply["flags"] else ""
     expiry = "expired" if reply["expires"] <= now else "expires"
-    facts = f"Model {reply['model']}, score {reply['score']:+.3f}, {expiry} {ago(reply['expires'], now)}{flags}"
+    facts = f"Model {reply['model']}, score {reply['score']:+.3f}, strangeness {reply['strangeness']:.2f}, {expiry} {ago(reply['expires'], now)}{flags}"
     return lines + wrap(facts, screen.width)
 
 

@@ -20,7 +20,8 @@ def forecast(symbol: str = "BTC/USDT", close: float = 27_123.45, **changes: Any)
         "symbol": symbol, "cutoff": CLOSED, "issued": CLOSED, "expires": CLOSED + 3_600_000, "model": "full-12-b1", "close": close,
         "horizons": list(hours), "levels": LEVELS, "quantiles": fan, "prices": [[close * math.exp(q) for q in row] for row in fan],
         "p_up": [0.5 + 0.026 * math.sqrt(h) for h in hours], "volatility": [0.006 * math.sqrt(h) for h in hours],
-        "expected_return": [0.0004 * h for h in hours], "score": 0.33, "flags": [], "age": 840.0, "stale": False, "reason": None,
+        "expected_return": [0.0004 * h for h in hours], "score": 0.33, "strangeness": 0.41, "flags": [], "age": 840.0, "stale": False,
+        "reason": None,
     }  # fmt: skip
     return {**made, **changes}
 

@@ -34,7 +34,8 @@ def forecast_map(symbol: str = "BTC/USDT") -> dict[str, Any]:
         "symbol": symbol, "cutoff": 3_600_000, "issued": 3_605_000, "expires": 7_200_000, "model": "full-1-1", "close": 100.0,
         "horizons": list(range(1, 25)), "levels": list(LEVELS), "quantiles": quantiles,
         "prices": [[100 * exp(q) for q in row] for row in quantiles], "p_up": [0.5] * 24, "volatility": [0.01] * 24,
-        "expected_return": [0.0] * 24, "score": 0.25, "flags": ["short_history"], "age": 1.5, "stale": False, "reason": None,
+        "expected_return": [0.0] * 24, "score": 0.25, "strangeness": 0.5, "flags": ["short_history"], "age": 1.5,
+        "stale": False, "reason": None,
         "of_a_later_version": 1,
     }  # fmt: skip
 

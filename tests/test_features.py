@@ -12,6 +12,7 @@ from cryptod.forecast.features import (
     LEVELS,
     MARKET,
     OWN,
+    RELISTED_HOURS,
     TRENDS,
     FeatureState,
     Rows,
@@ -155,6 +156,54 @@ def test_a_relisting_after_months_is_no_return() -> None:
     assert not rows.live[300:700].any()
     assert np.isfinite(state.own).all()
     assert np.abs(rows.own[700:, 0, COLUMN["shock"]]).max() <= 8.0
+
+
+def test_a_coin_that_returns_after_a_week_begins_anew_as_if_it_had_never_been_there() -> None:
+    panel = markets.panel(3, 900)
+    blank(panel, 0, slice(200, 200 + RELISTED_HOURS + 1))
+    blank(panel, 1, slice(300, 300 + RELISTED_HOURS + 200), NOT_FETCHED)
+    blank(panel, 2, slice(300, 300 + RELISTED_HOURS))
+    panel.values[200 + RELISTED_HOURS + 1 :, 0, :4] *= 20.0
+    state, rows = run(panel)
+    assert rows.count[-1].tolist() == [900 - 201 - RELISTED_HOURS, 900 - 500 - RELISTED_HOURS, 900 - RELISTED_HOURS + HALT_HOURS]
+    blank(panel, 0, slice(0, 300), NOT_FETCHED)
+    blank(panel, 1, slice(0, 400), NOT_FETCHED)
+    assert same(state, run(panel)[0])
+
+
+def test_coins_that_return_at_different_hours_are_absorbed_in_pieces_as_in_one() -> None:
+    panel = markets.panel(4, 700)
+    for column, first in enumerate((100, 110, 110)):
+        blank(panel, column, slice(first, first + RELISTED_HOURS + 30))
+    whole, rows = run(panel)
+    for size in (1, 7, 64):
+        pieces, own = FeatureState.empty(4), []
+        for _, part in scan(pieces, panel, BUSY, rows=size):
+            own.append(part.own)
+        assert same(whole, pieces)
+        assert np.array_equal(np.concatenate(own)[rows.live], rows.own[rows.live])
+
+
+def test_a_listing_s_first_candle_is_not_believed_however_wild() -> None:
+    panel = markets.panel(1, 400)
+    calm, _ = run(panel)
+    panel.values[0, 0, HIGH] *= 3000.0
+    state, rows = run(panel)
+    assert rows.variance[0, 0] * BUSY.variance[hour_of_week(panel.open_times)[0]] < 0.37
+    assert state.own[0, COLUMN["level_24"]] - calm.own[0, COLUMN["level_24"]] < 0.5
+
+
+def test_the_mean_of_a_few_coins_is_not_that_of_one() -> None:
+    panel = markets.panel(2, 400)
+    panel.values[350:, 1, :4] = panel.values[349, 1, CLOSE]  # stands still, though it is traded
+    _, rows = run(panel)
+    terms = market_terms(rows.own)
+    slowest = rows.own[:, 1, COLUMN["level_672"]]
+    assert rows.own[-1, 1, COLUMN["level_2"]] < slowest[-1] - 8.0
+    assert terms[-1, 1, MARKET.index("level_2")] == pytest.approx(slowest[-1] - 4.0, abs=1e-5)
+    assert np.abs(terms[:, :, [MARKET.index(name) for name in MARKET if name.startswith(("drop", "trend"))]]).max() <= 4.0
+    ordinary = rows.own[200:, 0, COLUMN["level_48"]]
+    assert terms[200:, 0, MARKET.index("level_48")] == pytest.approx(ordinary, abs=1e-5)
 
 
 def test_a_halted_coin_s_features_stand_still_and_a_quiet_one_s_do_not() -> None:
@@ -336,7 +385,7 @@ def ewma(values: Float64, half_life: float) -> Float64:
 def winsorised(raw: Float64) -> Float64:
     average, kept = 0.0, []
     for i, given in enumerate(raw):
-        value = given if i < 24 else min(given, max(30.0 * average, 1e-6))
+        value = given if i < 24 else min(given, max(30.0 * average, 3e-4))
         average += max(1.0 - 0.5 ** (1 / 168), 1.0 / (i + 1)) * (value - average)
         kept.append(value)
     return np.array(kept)

@@ -8,7 +8,7 @@ from cryptod.forecast.baselines import REFERENCES
 from cryptod.forecast.model import SOURCES
 from cryptod.market import Float64
 from cryptod.training.evaluation import Evaluation, compare, merge
-from cryptod.training.gate import judge
+from cryptod.training.gate import COIN_HOURS, judge
 
 COINS, HOURS = 6, 336
 POOL = np.ones(COINS, bool)
@@ -82,6 +82,25 @@ def test_one_coin_on_which_the_model_clearly_loses_is_served_by_the_reference() 
     assert verdict.promote
     assert verdict.source.tolist() == [0, 0, 0, 0, SOURCES.index("log_har"), 0]
     assert "1 of 6 coins" in verdict.reason
+
+
+def test_a_coin_of_which_little_has_been_seen_is_not_handed_over_by_itself() -> None:
+    found = evaluation(1.0, log_har=1.03)
+    found.losses["model"][:, 4] *= 1.3
+    for values in found.losses.values():
+        values[: HOURS - COIN_HOURS + 1, 4] = np.nan
+    assert not judge(found, None, POOL).source.any()
+
+
+def test_a_collapse_does_not_decide_for_the_others() -> None:
+    champion, challenger = evaluation(1.0, seed=6), evaluation(0.98)
+    for values in (*champion.losses.values(), *challenger.losses.values()):
+        values[:, 3] *= 200.0
+    challenger.losses["model"][:, 3] *= 1.05
+    assert judge(challenger, champion, POOL).promote
+    assert judge(challenger, champion, POOL).figures["skill_champion"] > 0
+    challenger.losses["model"][:, :3] *= 1.06
+    assert not judge(challenger, champion, POOL).promote
 
 
 def test_pegged_coins_keep_their_own_quantiles_and_are_not_judged() -> None:

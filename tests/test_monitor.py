@@ -40,6 +40,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "batches_failed": {"failed_batches": ("batch 2: flat",)},
     "gate_refused": {"gate_refused": ("batch 1: worse than the champion",)},
     "model_fallback": {"fallback": 60},
+    "drift": {"drift": "coverage of the 80 % intervals 1 h ahead fell to 49 % in the last 17 h; lately it is 52 %"},
     "checkpoint_damaged": {"refused_checkpoints": {"a": "bad checksum"}},
     "universe_setting": {"universe_warnings": ("universe.include names XYZ/USDT, which the exchange does not list",)},
     "refresh_failed": {"refresh_error": "no space"},

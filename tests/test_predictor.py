@@ -22,6 +22,7 @@ from cryptod.market import CLOSE, HOUR, NO_TRADE, NOT_FETCHED, QUANTILE_LEVELS, 
 from cryptod.store.checkpoints import read_checkpoint
 from tests import markets
 from tests.markets import AHEAD, CUTOFF, HOURS
+from tests.panels import blank
 
 SOURCE, TRAINED = markets.world()
 MODELS = TRAINED.models
@@ -153,6 +154,26 @@ def test_a_halted_coin_is_flagged_and_no_narrower_than_its_usual_moves() -> None
     assert (np.diff(found.quantiles, axis=-1) >= 0).all()
 
 
+def test_the_longer_a_halt_the_wider_are_its_intervals() -> None:
+    panel = ahead()
+    blank(panel, 1, slice(10, AHEAD))
+    found = [advanced(panel.rows(CUTOFF, CUTOFF + hours * HOUR.ms)).forecast(SYMBOLS, CUTOFF + hours * HOUR.ms) for hours in (36, 48)]
+    for one, idle in zip(found, (26, 38), strict=True):
+        usual = one.said["random_walk"][1]
+        longer = np.sqrt(1 + idle / np.arange(1, 25))[:, None]
+        assert (one.quantiles[1, :, :4] <= usual[:, :4] * longer * 0.999).all()
+        assert (one.quantiles[1, :, 5:] >= usual[:, 5:] * longer * 0.999).all()
+    assert found[1].quantiles[1, 0, -1] > found[0].quantiles[1, 0, -1]
+
+
+def test_young_coins_and_those_with_gaps_are_called_so() -> None:
+    state = MODELS[0].state.coins(np.arange(4))
+    state.count[:] = (90 * 24, 90 * 24 - 1, 5000, 5000)
+    model = replace(MODELS[0], state=state, meta=MODELS[0].meta | {"gaps": [SYMBOLS[2]]})
+    flags = Predictor([model, MODELS[1]]).forecast(SYMBOLS, CUTOFF).flags
+    assert [{"young", "gaps"} & set(row) for row in flags[:4]] == [set(), {"young"}, {"gaps"}, set()]
+
+
 def test_a_violent_hour_is_called_unusual() -> None:
     panel = ahead(1)
     panel.values[0, 3, 1:4] *= (3.0, 1.0, 2.9)
@@ -179,6 +200,19 @@ def test_a_pegged_coin_widens_when_it_leaves_its_peg() -> None:
     loose = Predictor([replace(model, rest=model.rest / 1000)]).forecast(model.symbols, CUTOFF)
     assert "unpegged" in loose.flags[0]
     assert (loose.quantiles[0, :, -1] > 3 * calm.quantiles[0, :, -1]).all()
+    first = loose.quantiles[0, 0]
+    assert (np.abs(loose.quantiles[0, 23, [0, -1]]) >= 0.999 * np.sqrt(24) * np.abs(first[[0, -1]])).all(), "nothing draws it back"
+    assert (np.diff(loose.quantiles, axis=-1) >= 0).all()
+
+
+def test_a_pegged_coin_that_never_moved_has_a_width_all_the_same() -> None:
+    tables = MODELS[0].tables.copy()
+    tables[0, 0] = 0.0
+    pegged, source = np.array([True, False, False, False]), np.array([1, 0, 0, 0], np.uint8)
+    found = Predictor([replace(MODELS[0], pegged=pegged, source=source, tables=tables)]).forecast(SYMBOLS[:1], CUTOFF)
+    assert (np.diff(found.quantiles, axis=-1) > 0).all()
+    assert 0 < found.quantiles[0, 0, -1] < found.quantiles[0, 23, -1] < 1e-3
+    assert "unusual" not in found.flags[0]
 
 
 def test_a_coin_in_several_models_is_served_by_the_last() -> None:

@@ -85,7 +85,9 @@ def test_an_expired_forecast_is_called_expired() -> None:
 
 
 def test_flags_of_a_forecast_are_shown() -> None:
-    assert "; short_history, base_model" in render.forecast(forecast(flags=["short_history", "base_model"]), PLAIN)[-1]
+    page = " ".join(" ".join(render.forecast(forecast(flags=["young", "unusual"]), PLAIN)[-2:]).split())
+    assert page.endswith("; young, unusual")
+    assert "strangeness 0.41" in page
 
 
 def test_tiny_prices_are_written_in_a_unit_that_is_named() -> None:

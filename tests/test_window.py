@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cryptod.forecast import network
-from cryptod.forecast.features import COLUMN, MARKET, WARM_HOURS
+from cryptod.forecast.features import COLUMN, MARKET, RELISTED_HOURS, WARM_HOURS
 from cryptod.forecast.season import FLAT, WEEK, Season, hour_of_week
 from cryptod.market import CLOSE, HIGH, HOUR, LOW, NO_TRADE, NOT_FETCHED, OPEN, VOLUME, Float32, Panel
 from cryptod.training import window
@@ -53,6 +53,46 @@ def test_pegs_are_found_and_ordinary_coins_are_not_even_calm_ones() -> None:
     panel.values[:, 2, :VOLUME] = panel.values[:, 2, :VOLUME] ** 0.3
     panel.values[:, 3, :VOLUME] = np.round(1 + (panel.values[:, 3, :VOLUME] / panel.values[0, 3, OPEN] - 1) * 0.002, 3)
     assert survey(panel).pegged.tolist() == [True, True, False, True, False]
+
+
+def test_a_thin_coin_and_one_with_many_gaps_are_told_from_a_young_one() -> None:
+    panel = walk(HOURS, 4)
+    lost = np.random.default_rng(3).random(HOURS)
+    for column, share in ((0, 0.5), (1, 0.25), (2, 0.1)):
+        panel.values[lost < share, column], panel.status[lost < share, column] = np.nan, NOT_FETCHED
+    found = survey(panel)
+    assert set(found.left_out) == {panel.symbols[0]}
+    assert found.left_out[panel.symbols[0]].startswith("too thin: it traded in 30 days' worth of hours out of 60")
+    assert found.gappy.tolist() == [False, True, False, False]
+
+
+def test_a_coin_s_own_history_begins_at_its_last_return_after_a_week() -> None:
+    panel = walk(HOURS, 4)
+    blank(panel, 0, slice(100, 300))
+    blank(panel, 0, slice(500, 700), NOT_FETCHED)
+    blank(panel, 1, slice(100, 100 + RELISTED_HOURS))
+    blank(panel, 2, slice(HOURS - 300, HOURS))
+    before = panel.status.copy()
+    found = window.own_history(panel)
+    assert (found.status[:700, 0] == NOT_FETCHED).all()
+    assert np.isnan(found.values[:700, 0]).all()
+    assert np.array_equal(found.status[700:], before[700:])
+    assert np.array_equal(found.status[:, 1:], before[:, 1:])
+    assert np.array_equal(panel.status, before), "what was handed in is left alone"
+    assert survey(found).left_out[panel.symbols[0]] == "too young: 31 days of candles, 45 are needed"
+    whole = walk(HOURS, 2)
+    assert window.own_history(whole) is whole
+
+
+def test_what_a_peg_is_used_to_are_its_calm_hours() -> None:
+    panel = walk(HOURS, 2)
+    panel.values[:, 0, :VOLUME] = np.round(1.0 + np.random.default_rng(1).normal(0, 1e-4, (HOURS, 4)), 4)
+    pegged = np.array([True, False])
+    market = np.zeros((HOURS, len(MARKET)), np.float32)
+    calm = window.build(window.record(panel, FLAT), pegged, market).rest[0]
+    panel.values[700:720, 0, LOW] = 0.97
+    doubtful = window.build(window.record(panel, FLAT), pegged, market).rest[0]
+    assert doubtful < 1.3 * calm
 
 
 def test_an_origin_has_a_day_of_outcomes_after_it_and_a_week_of_candles_before() -> None:

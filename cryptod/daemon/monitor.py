@@ -117,6 +117,8 @@ class Facts:
     refused_checkpoints: dict[str, str] = field(default_factory=dict)
     fallback: int = 0
     """Coins served by a reference forecaster because the model lost to it."""
+    drift: str = ""
+    """In which way the forecasts do not fit the market any more, from an alarm of the drift watch until they do again."""
     refresh_error: str = ""
     store_error: str = ""
     store_damaged: str = ""
@@ -222,6 +224,12 @@ CONDITIONS: Final = (
     Condition(
         "model_fallback", "warning", 0, "nothing to do: these coins are served by the better reference forecaster",
         lambda f: f"{f.fallback} of {f.trained} coins are served by a reference forecaster" if 2 * f.fallback > f.trained > 0 else None,
+    ),
+    Condition(
+        "drift", "warning", 0,
+        "an incremental update has been started, unless incremental.enabled is off; it clears by itself within a day or two of better"
+        " forecasts, and if it does not: `cryptoctl train full`",
+        lambda f: f.drift or None,
     ),
     Condition(
         "checkpoint_damaged", "error", 0, "an earlier one serves; `cryptoctl train full` makes new ones; check the disk",

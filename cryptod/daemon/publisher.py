@@ -68,12 +68,14 @@ def render(forecasts: Forecasts, i: int, issued: int, horizons: int) -> bytes:
             _pair("volatility", forecasts.volatility[i, :horizons].tolist()),
             _pair("expected_return", forecasts.expected_return[i, :horizons].tolist()),
             _pair("score", float(forecasts.score[i])),
+            _pair("strangeness", float(forecasts.strangeness[i])),
             _pair("flags", list(forecasts.flags[i])),
         )
     )
 
 
-PAIRS: Final = 14
+PAIRS: Final = 15
+"""Who changes them raises `cryptod.store.forecasts.VERSION`: bodies that were kept by an older daemon have others."""
 
 
 class Publisher:

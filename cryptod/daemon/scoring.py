@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from cryptod.daemon.driftwatch import DriftWatch
 from cryptod.daemon.records import Records
 from cryptod.forecast.learning import Learning, Spoken, mature
 from cryptod.forecast.predictor import ALONE
@@ -52,6 +53,7 @@ class Scoring:
 
     def __init__(self, ledger: Ledger, records: Records, candles: Candles) -> None:
         self._ledger, self._records, self._candles = ledger, records, candles
+        self.drift = DriftWatch(records)
         self._recent: dict[tuple[int, int], Spoken] = {}
         saved: dict[str, Any] = records.get(_RECORD) or {}
         self.learning, self._learned_to = Learning(), int(saved.get("to", 0))
@@ -78,8 +80,11 @@ class Scoring:
             for now in range(first, cutoff + 1, HOUR.ms):
                 close = closes[len(closes) - 1 - (cutoff - now) // HOUR.ms]
                 ago = [spoken.get(now - h * HOUR.ms, []) for h in range(1, MAX_HORIZON + 1)]
-                self.learning.learn(mature(symbols, close, ago))
+                matured = mature(symbols, close, ago)
+                self.learning.learn(matured)
+                self.drift.mature(now, matured.issued, matured.outcomes)
         self._learned_to = cutoff
+        self.drift.keep()
         self._records.set(_RECORD, {"to": cutoff, "state": _packed(self.learning.export())})
 
     def _spoken(self, start: int, end: int) -> list[tuple[int, Spoken]]:

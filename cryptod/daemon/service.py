@@ -39,6 +39,7 @@ from cryptod.daemon.symbols import SymbolIndex
 from cryptod.daemon.training import Training
 from cryptod.daemon.watchdog import Notifier, Watchdog, keep_pinging, watchdog_interval
 from cryptod.errors import CheckpointError, ConfigError, CryptodError, DamagedError, StoreError
+from cryptod.forecast.drift import Alarm
 from cryptod.forecast.model import Model
 from cryptod.market import Panel
 from cryptod.store import forecasts, jobs, ledger
@@ -169,6 +170,7 @@ class Service:
         stores = self.cache, self.ledger, CheckpointStore(checkpoints), self.records
         candles = functools.partial(read_candles, root / "candles")
         scoring = Scoring(self.ledger, self.records, candles)
+        self.drift = scoring.drift
         self.publisher = Publisher(
             self.config, candles, stores, self._disk, self._monotonic, self.trouble, self._on_store_error, scoring, self._base_model()
         )
@@ -269,6 +271,8 @@ class Service:
             self._start("collect", self._collect(now))
         if collection.followed and not len(training.queue) and (lack := self._lack_of_models()) and self._first_training_due():
             self.enqueue("full", lack)
+        if (alarm := self.drift.unanswered) is not None:
+            self._answer(alarm)
         job = training.queue.next()
         if job is not None and self._candles_are_in(job, now):
             self._start("train", self._train(job))
@@ -308,6 +312,12 @@ class Service:
         if kind == "full" and self.clock.now() - self.collection.selected_at >= HOUR_MS:
             self.collection.ask_for_selection()
         return job
+
+    def _answer(self, alarm: Alarm) -> None:
+        """An incremental update for an alarm of the drift watch, unless a training waits or runs, which is as good."""
+        if self.config.incremental.enabled and self.publisher.models and not len(self.training.queue):
+            self.enqueue("incremental", f"drift: {alarm.text}")
+        self.drift.answer(alarm)
 
     def _lack_of_models(self) -> str:
         """Why a retrain is wanted out of turn, or nothing."""
@@ -536,7 +546,7 @@ class Service:
             gate_refused=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "done" and not b["promoted"]),
             refused_checkpoints=publisher.refused, fallback=publisher.fallback(), refresh_error=publisher.error,
             store_error=self.store_error or collection.store_error, store_damaged=self.damaged_store,
-            clock_step=self.clock_step, resources=self.resources, universe_warnings=self._unmet_settings(),
+            clock_step=self.clock_step, drift=self.drift.text, resources=self.resources, universe_warnings=self._unmet_settings(),
         )  # fmt: skip
 
     def _unmet_settings(self) -> tuple[str, ...]:

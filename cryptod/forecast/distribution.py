@@ -51,6 +51,18 @@ def mean_and_deviation(quantiles: Float64) -> tuple[Float64, Float64]:
     return mean, np.sqrt(np.maximum(square - mean * mean, 0.0))
 
 
+def expected_crps(quantiles: Float64) -> Float64:
+    """float64 [...]: the mean of `scores.crps` of quantiles [..., 9] over outcomes that are distributed as they say.
+
+    At level p with quantile q the expected pinball loss is p (mean - q) + the integral of the distribution function up to q.
+    """
+    mean, _ = mean_and_deviation(quantiles)
+    below = np.empty(np.shape(quantiles))
+    below[..., 0] = _TAIL * _tails(quantiles)[0]
+    below[..., 1:] = below[..., :1] + np.cumsum(0.5 * (_P[:-1] + _P[1:]) * np.diff(quantiles, axis=-1), axis=-1)
+    return np.asarray(2.0 * (_P * (mean[..., None] - quantiles) + below).mean(axis=-1))
+
+
 def _tails(quantiles: Float64) -> tuple[Float64, Float64]:
     """Mean excess beyond the lowest and the highest quantile."""
     return (

@@ -9,7 +9,8 @@ Which hours count. An hour is *traded* if its candle is sane and either volume o
 fetched and is either traded or follows a trade by at most `HALT_HOURS`: a quiet hour of a living coin is a true observation of no
 movement, a quiet hour of a halted one is none. Hours that are not live change no recursion. The price chain is *broken* where a
 coin returns after more than `HALT_HOURS` or opens at more than e times (or less than 1/e of) its last close, as after a
-redenomination or a relisting under an old name: the return over the break is not a return.
+redenomination or a relisting under an old name: the return over the break is not a return. A coin that returns after more than
+`RELISTED_HOURS` is taken for a new one, whatever its name: its recursions begin anew.
 """
 
 from __future__ import annotations
@@ -37,13 +38,16 @@ TRENDS: Final = (1, 4, 24, 120)
 """Half-lives in hours of the EWMAs of: variance, Rogers-Satchell, squared return, variance before the season, log volume, return."""
 
 HALT_HOURS: Final = 24
+RELISTED_HOURS: Final = 168
 WARM_HOURS: Final = 168
 """A coin's features mean something, and enter the market's mean, once so many hours were absorbed."""
 
 _WINSOR: Final = 30.0
 _WINSOR_HALF_LIFE: Final = 168.0
-_WINSOR_FLOOR: Final = 1e-6
-"""Variance per hour (0.1 % squared) that is never cut: else a coin that stood still could never move again."""
+_WINSOR_FLOOR: Final = 3e-4
+"""Variance per hour (1.7 % squared) that is never cut: else a peg that breaks would not be believed for days."""
+_WINSOR_CEILING: Final = 1.0 / (4.0 * np.log(2.0))
+"""Variance of an hour whose high is e times its low: more is not believed of any hour, least of a listing's first."""
 _WINSOR_START: Final = 24
 _BREAK: Final = 1.0
 _LEAST: Final = 1e-30
@@ -85,11 +89,17 @@ MARKET: Final = (
 """Names of the quantities of which the mean over all coins is taken; a drop is the negative part of a trend."""
 _MARKET_COLUMNS: Final = np.array([COLUMN[name.replace("drop", "trend")] for name in MARKET])
 _DROPS: Final = slice(MARKET.index(f"drop_{TRENDS[0]}"), MARKET.index(f"drop_{TRENDS[-1]}") + 1)
+_MOVES: Final = slice(_DROPS.start, len(MARKET))
+_FAR: Final = 4.0
+"""The mean of a few coins must not be that of one: no level counts as farther from the coin's slowest, no trend as farther from 0."""
 
 
 def market_terms(own: Float32) -> Float64:
     """float64 [..., len(MARKET)]: what each coin's own features [..., len(OWN)] add to the market's mean."""
     terms = own[..., _MARKET_COLUMNS].astype(np.float64)
+    levels, slowest = terms[..., : len(_MARKET_LEVELS)], terms[..., len(_MARKET_LEVELS) - 1 : len(_MARKET_LEVELS)]
+    np.clip(levels, slowest - _FAR, slowest + _FAR, out=levels)
+    np.clip(terms[..., _MOVES], -_FAR, _FAR, out=terms[..., _MOVES])
     np.minimum(terms[..., _DROPS], 0.0, out=terms[..., _DROPS])
     return terms
 
@@ -168,6 +178,13 @@ class FeatureState:
             )
         )
 
+    def forget(self, coins: Bool) -> None:
+        """Begin the recursions of some coins (bool [n]) anew; time and last price stay."""
+        self.count[coins] = 0.0
+        for recursion in (self.winsor, self.slow, self.trend):
+            recursion[:, coins] = 0.0
+        self.own[coins] = 0.0
+
     def arrays(self) -> dict[str, np.ndarray]:
         """A flat dictionary for a checkpoint."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -210,6 +227,11 @@ class Rows:
     broken: Bool
     count: Float64
 
+    @classmethod
+    def join(cls, parts: list[Rows]) -> Rows:
+        """The hours of all parts, one after the other."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
 
 def scan(state: FeatureState, panel: Panel, season: Season, *, rows: int = 0) -> Iterator[tuple[slice, Rows]]:
     """`absorb` the panel in pieces of at most ``rows`` hours, in bounded memory: (rows of the panel, what was recorded).
@@ -231,6 +253,11 @@ def absorb(state: FeatureState, values: Float64, status: UInt8, open_times: Int6
     before, and hours not fetched, change nothing: absorbing a panel twice is absorbing it once.
     """
     candle = _Candles(state, values, status, open_times)
+    later = np.flatnonzero(candle.relisted[1:].any(axis=1)) + 1
+    if len(later):
+        parts = (slice(0, later[0]), slice(later[0], None))
+        return Rows.join([absorb(state, values[part], status[part], open_times[part], season) for part in parts])
+    state.forget(candle.relisted[0])
     hours = hour_of_week(open_times)
     factor = season.variance[hours][:, None]
     live = candle.live.astype(np.float64)
@@ -307,7 +334,9 @@ class _Candles:
         known = np.isfinite(close_before)
         chain = np.where(known, close_before, opened)
         jump = np.abs(np.log(opened / chain))
-        returned = open_times[:, None] - traded_before > halt
+        away = open_times[:, None] - traded_before
+        returned = away > halt
+        self.relisted = traded & known & (away > RELISTED_HOURS * HOUR.ms)
         self.broken = traded & known & (returned | (jump > _BREAK))
         self.returns = np.where(traded, np.log(close / np.where(self.broken, opened, chain)), 0.0)
         log_high, log_low = np.log(high / close), np.log(low / close)
@@ -349,9 +378,9 @@ def _winsorise(state: Float64, values: Float64, gains: Float64, count: Float64) 
     lowest: Float64 = np.asarray(count.min(axis=1))
     for t, (row, gain) in enumerate(zip(values, gains, strict=True)):
         np.multiply(state, _WINSOR, out=cap)
-        np.maximum(cap, _WINSOR_FLOOR, out=cap)
+        np.clip(cap, _WINSOR_FLOOR, _WINSOR_CEILING, out=cap)
         if lowest[t] <= _WINSOR_START:
-            cap[:, count[t] <= _WINSOR_START] = np.inf
+            cap[:, count[t] <= _WINSOR_START] = _WINSOR_CEILING
         np.minimum(row, cap, out=row)
         np.subtract(row, state, out=step)
         np.multiply(step, gain, out=step)

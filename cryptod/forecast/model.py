@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -29,7 +30,16 @@ SOURCES: Final = ("model", *REFERENCES)
 """Who may serve a coin; `Model.source` holds places in this tuple."""
 
 LOOSE_PEG: Final = 3.0
-"""A pegged coin's quantiles widen once its volatility of the last hours is so many times that of its training window."""
+"""A pegged coin has left its peg while its volatility of the last hour, hours or day is so many times that of its training window; its
+quantiles are as many times as wide then, and grow with the square root of time: nothing draws the price back any more.
+"""
+_LATELY: Final = [COLUMN[f"level_{k}"] for k in (1, 4, 24)]
+_TICK: Final = 1.01
+"""By so much are a pegged coin's quantiles wider than its past moves: the same tick is another return at another price."""
+_STILL: Final = (
+    5e-5 * np.sqrt(np.arange(1.0, MAX_HORIZON + 1))[:, None] * np.array([NormalDist().inv_cdf(p) for p in QUANTILE_LEVELS])
+).astype(np.float32)
+"""Quantiles [24, 9] that a pegged coin's are never inside of, those of .005 % an hour: what never moved can still move by a tick."""
 
 _ALL: Final = slice(None)
 
@@ -100,7 +110,13 @@ class Model:
         for place in np.unique(source[source > 0]):
             served[..., source == place, :, :] = said[SOURCES[place]][..., source == place, :, :]
         if self.pegged[coins].any():
-            served *= np.where(self.pegged[coins], self.looseness(own, coins), 1.0)[..., None, None].astype(np.float32)
+            loose = self.looseness(own, coins)
+            served *= np.where(self.pegged[coins], _TICK * loose, 1.0)[..., None, None].astype(np.float32)
+            free = served[..., :1, :] * np.sqrt(np.arange(1.0, MAX_HORIZON + 1))[:, None].astype(np.float32)
+            wider = np.where(free < 0, np.minimum(free, served), np.maximum(free, served))
+            served = np.where(((loose > 1.0) & self.pegged[coins])[..., None, None], wider, served)
+            wider = np.where(_STILL < 0, np.minimum(served, _STILL), np.maximum(served, _STILL))
+            served = np.where(self.pegged[coins][:, None, None], wider, served)
         return Quantiles(served, said)
 
     def own_quantiles(self, own: Float32, market: Float32, hours: Int64, coins: Int64, horizons: Int64 | slice = _ALL) -> Float32:
@@ -118,9 +134,9 @@ class Model:
         return np.asarray(scale[..., None].astype(np.float32) * self.tables[REFERENCES.index(name)][coins][:, horizons])
 
     def looseness(self, own: Float32, coins: Int64) -> Float64:
-        """float64 [..., n]: 1 while a coin is as calm as in training, above it once it moves `LOOSE_PEG` times as much or more."""
-        recent = np.exp(0.5 * own[..., COLUMN["level_4"]].astype(np.float64))
-        return np.asarray(np.maximum(recent / np.sqrt(self.rest[coins] + 1e-9) / LOOSE_PEG, 1.0))
+        """float64 [..., n]: 1 while a coin is as calm as in training, how many times as much it moves once that is `LOOSE_PEG` or more."""
+        lately = np.exp(0.5 * own[..., _LATELY].max(axis=-1).astype(np.float64)) / np.sqrt(self.rest[coins] + 1e-9)
+        return np.where(lately > LOOSE_PEG, lately, 1.0)
 
     def strangeness(self, own: Float32, market: Float32) -> Float64:
         """float64 [..., n]: Mahalanobis distance of the network's inputs from the training window's, 1 where 1 % of the

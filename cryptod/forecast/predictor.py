@@ -26,7 +26,12 @@ _CHUNK: Final = 256
 _UNUSUAL: Final = 1.5
 BASE: Final = "base"
 """Kind of the models that were made for any coin."""
+_YOUNG_HOURS: Final = 90 * 24
+"""A coin with fewer hours known is called young: its own past has little weight in its forecast, and that of the others much."""
+_HALT_CAP: Final = 720.0
+"""Hours of a halt that a halted coin's intervals grow with."""
 _MEDIAN: Final = QUANTILE_LEVELS.index(0.5)
+_HORIZONS: Final = np.arange(1.0, MAX_HORIZON + 1)
 ALONE: Final = frozenset({"halted", "pegged", "reference"})
 """Flags of coins that one forecaster serves by itself; all others are given the forecasters' average."""
 
@@ -79,6 +84,7 @@ class Predictor:
         serving = {symbol: (m, column) for m, model in enumerate(self._models) for column, symbol in enumerate(model.symbols)}
         self._serving = serving
         self.symbols = tuple(serving)
+        self._gappy = {symbol for symbol, (m, _) in serving.items() if symbol in self._models[m].meta.get("gaps", ())}
         self._groups: list[_Group] = []
         self._place: dict[str, tuple[int, int]] = {}
         by_season: dict[bytes, list[int]] = {}
@@ -163,6 +169,8 @@ class Predictor:
         strangeness = np.empty(count)
         loose = np.zeros(count, bool)
         halted = np.zeros(count, bool)
+        idle = np.empty(count)
+        young = np.zeros(count, bool)
         source = np.empty(count, np.int64)
         pegged = np.zeros(count, bool)
         quantiles = np.empty((count, MAX_HORIZON, len(QUANTILE_LEVELS)), np.float32)
@@ -175,6 +183,7 @@ class Predictor:
             places = np.array([self._place[symbols[row]][1] for row in rows])
             state = group.state
             cutoffs[index], close[index], halted[index] = state.at[places], state.close[places], state.halted[places]
+            idle[index], young[index] = (state.at[places] - state.traded[places]) / HOUR.ms, state.count[places] < _YOUNG_HOURS
             own = state.own[places]
             found = model.quantiles(own, market, hour_of_week(np.array(cutoff)), coins)
             quantiles[index] = found.served
@@ -186,8 +195,10 @@ class Predictor:
             source[index] = model.source[coins]
         _refuse(symbols, cutoffs, close, cutoff)
         if halted.any():
-            # Nobody knows at what price a halted coin comes back: the wider of what is served and the coin's usual moves.
-            usual = said["random_walk"][halted]
+            # Nobody knows at what price a halted coin comes back: the wider of what is served and of the coin's usual moves over the time
+            # that has passed since it last traded, and will have.
+            longer = np.sqrt(1.0 + np.minimum(idle[halted], _HALT_CAP)[:, None] / _HORIZONS).astype(np.float32)
+            usual = said["random_walk"][halted] * longer[..., None]
             quantiles[halted] = np.concatenate(
                 [
                     np.minimum(quantiles[halted], usual)[..., :_MEDIAN],
@@ -203,8 +214,10 @@ class Predictor:
             "pegged": pegged,
             "unpegged": loose,
             "reference": (source > 0) & ~pegged,
-            "unusual": strangeness > _UNUSUAL,
+            "young": young,
+            "gaps": np.array([symbol in self._gappy for symbol in symbols], bool),
             "base": np.array([self._models[self._serving[symbol][0]].kind == BASE for symbol in symbols]),
+            "unusual": (strangeness > _UNUSUAL) & ~pegged,
         }
         if self.learning is not None:
             combined = ~np.logical_or.reduce([words[word] for word in ALONE])

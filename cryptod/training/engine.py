@@ -66,6 +66,16 @@ class _Reader:
             return candles.panel(tuple(symbols), start, end)
 
 
+class _OwnHistories:
+    """Candles without those of coins that went under the same name before; see `window.own_history`."""
+
+    def __init__(self, candles: Candles) -> None:
+        self._candles = candles
+
+    def panel(self, symbols: Sequence[str], start: int, end: int) -> Panel:
+        return window.own_history(self._candles.panel(symbols, start, end))
+
+
 def run(order: TrainOrder, report: Callable[[Report], None]) -> None:
     """Train every batch of the order and report each one's end, a beat at least once a second, and `Finished`.
 
@@ -122,12 +132,13 @@ class _Run:
 
     def __init__(self, order: TrainOrder, candles: Candles, report: Callable[[Report], None]) -> None:
         self._order = order
-        self._candles = candles
+        self._candles = _OwnHistories(candles)
         self._beat = _Beat(order, report)
         self._end = HOUR.floor(order.cutoff)
         self._start = self._end - order.months_back * MONTH_HOURS * HOUR.ms
         self._left_out: dict[str, str] = {}
         self._pegged: set[str] = set()
+        self._gappy: set[str] = set()
         self._seasons: dict[str, Season] = {}
         self._season = FLAT
         self._market: Float32 = np.zeros((0, 0), np.float32)
@@ -250,6 +261,7 @@ class _Run:
             found = window.survey(panel)
             self._left_out |= found.left_out
             self._pegged |= {symbol for symbol, flat in zip(panel.symbols, found.pegged, strict=True) if flat}
+            self._gappy |= {symbol for symbol, gaps in zip(panel.symbols, found.gappy, strict=True) if gaps}
             self._beat(stage, f"{first + len(panel.symbols)} of {len(symbols)} coins read")
             kept = [column for column, symbol in enumerate(panel.symbols) if symbol not in found.left_out]
             if len(kept) == len(panel.symbols):
@@ -355,6 +367,7 @@ class _Run:
                 "window": [self._start, self._end],
                 "seed": self._order.seed,
                 "references": references,
+                "gaps": sorted(self._gappy.intersection(laid.symbols)),
                 "figures": figures,
                 "verdict": verdict.reason,
             },

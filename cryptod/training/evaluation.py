@@ -22,6 +22,10 @@ _PIECE: Final = 48
 """Hours scored at a time: at 25 coins a megabyte for each forecaster's losses."""
 
 
+MONSTER: Final = 3.0
+"""See `compare`. The ordinary coins of a market lie within a factor of three of each other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """``losses``: forecaster ("model" and the references) -> float64 [rows, n], NaN where there is no outcome;
@@ -66,16 +70,21 @@ def evaluate(model: Model, window: Window, rows: Int64, coins: Int64 | None = No
 def compare(losses: Float64, others: Float64, coins: Bool) -> tuple[float, float]:
     """By how much ``losses`` [rows, n] are above ``others``, as a part of the others' mean, and the t value of that, over the chosen coins.
 
-    The series tested is the mean over coins at each hour: coins move together, so they are not counted as independent.
+    The series tested is the mean over coins at each hour: coins move together, so they are not counted as independent. A coin whose
+    losses are above `MONSTER` times the median coin's counts as if they were as much: a collapse must not decide for the others.
     """
     difference = (losses - others)[:, coins]
     known = np.isfinite(difference)
     count = known.sum(axis=1)
     if not count.any():
         return 0.0, 0.0
-    series = np.where(known, difference, 0.0).sum(axis=1)[count > 0] / count[count > 0]
+    theirs = np.where(known, others[:, coins], 0.0)
+    size = theirs.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    most = MONSTER * float(np.median(size[known.any(axis=0)]))
+    weight = np.minimum(most / np.maximum(size, 1e-12), 1.0)
+    series = np.where(known, difference * weight, 0.0).sum(axis=1)[count > 0] / count[count > 0]
     mean, t = scores.loss_test(series)
-    usual = float(np.nanmean(np.where(known, others[:, coins], np.nan)))
+    usual = float((theirs * weight).sum() / known.sum())
     return (mean / usual if usual > 0 else 0.0), t
 
 

@@ -27,6 +27,8 @@ REFERENCE: Final = ((0.003, 3.0), (0.02, 2.0))
 """The same for a reference that takes the batch from the model: it takes more, for the model won in every month that it was tried on."""
 COIN: Final = ((0.02, 3.5), (0.1, 2.5))
 """The same for one coin: among many coins and references some look better by luck."""
+COIN_HOURS: Final = 120
+"""A coin that has fewer unseen hours is not judged by itself: days say nothing, however clearly they say it."""
 BAND: Final = 0.10
 """How far the pooled 90 % coverage may be off."""
 
@@ -84,6 +86,8 @@ def _loses(evaluation: Evaluation, best: str, coin: int) -> bool:
     """The coin's own losses speak clearly against the model."""
     only = np.zeros(evaluation.losses["model"].shape[1], bool)
     only[coin] = True
+    if np.isfinite(evaluation.losses["model"][:, coin]).sum() < COIN_HOURS:
+        return False
     worse, t = compare(evaluation.losses["model"], evaluation.losses[best], only)
     return _is_worse(worse, t, COIN)
 

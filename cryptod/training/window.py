@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cryptod.forecast import network
-from cryptod.forecast.features import MARKET, OWN, WARM_HOURS, FeatureState, market_terms, scan
+from cryptod.forecast.features import MARKET, OWN, RELISTED_HOURS, WARM_HOURS, FeatureState, market_terms, scan
 from cryptod.forecast.season import Season, hour_of_week
-from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, MAX_HORIZON, VOLUME, Bool, Float32, Float64, Int64, Panel
+from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, MAX_HORIZON, NOT_FETCHED, VOLUME, Bool, Float32, Float64, Int64, Panel
 
 Int32 = npt.NDArray[np.int32]
 
 MIN_DAYS: Final = 45
-_SILENT_DAYS: Final = 7
+_SILENT_DAYS: Final = RELISTED_HOURS // 24
 FLOOR: Final = 0.01
 """Part of a coin's mean variance that is added to what the regressions explain: else an hour without trades is an
 outlier of their logarithm.
@@ -27,14 +27,30 @@ outlier of their logarithm.
 _PEG_MOVE: Final = 1.64 * 0.001
 _TICK_MOVE: Final = 1.64 * 0.003
 _TICK_SHARE: Final = 0.05
+_GAPPY: Final = 0.2
+
+
+def own_history(panel: Panel) -> Panel:
+    """The panel without what was before a coin came back after more than `RELISTED_HOURS`: another coin's history, or as good as."""
+    low, high, volume = (panel.values[:, :, column] for column in (LOW, HIGH, VOLUME))
+    traded = (panel.status == CANDLE) & (low > 0) & ((volume > 0) | (high > low))
+    row = np.arange(len(panel.values), dtype=np.int32)[:, None]
+    last = np.maximum.accumulate(np.where(traded, row, -1), axis=0)
+    back = traded[1:] & (last[:-1] >= 0) & (row[1:] - last[:-1] > RELISTED_HOURS + 1)
+    if not back.any():
+        return panel
+    before = row < np.where(back, row[1:], 0).max(axis=0)
+    values = np.where(before[:, :, None], np.nan, panel.values)
+    return Panel(panel.symbols, panel.start, values, np.where(before, NOT_FETCHED, panel.status).astype(np.uint8), panel.timeframe)
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the candles say of each coin before anything is fitted: ``left_out``: symbol -> reason; ``pegged``: bool [n]."""
+    """What the candles say of each coin before anything is fitted: ``left_out``: symbol -> reason; ``pegged``, ``gappy``: bool [n]."""
 
     left_out: dict[str, str]
     pegged: Bool
+    gappy: Bool
 
 
 def survey(panel: Panel, *, least: int = MIN_DAYS * 24) -> Survey:
@@ -42,10 +58,11 @@ def survey(panel: Panel, *, least: int = MIN_DAYS * 24) -> Survey:
     only their own empirical quantiles fit them.
 
     Pegged: 9 of 10 hourly moves below 0.16 % (a volatility of 0.1 % an hour if normal; robust to the hour that breaks the peg), or below
-    0.49 % with more than 5 % of the traded hours without any range (prices that stand on ticks).
+    0.49 % with more than 5 % of the traded hours without any range (prices that stand on ticks). Gappy: without a trade, or not fetched,
+    in more than `_GAPPY` of the hours since its first.
     """
     left_out: dict[str, str] = {}
-    pegged = np.zeros(len(panel.symbols), bool)
+    pegged, gappy = np.zeros(len(panel.symbols), bool), np.zeros(len(panel.symbols), bool)
     for column, symbol in enumerate(panel.symbols):
         values = panel.values[:, column]
         sane = (panel.status[:, column] == CANDLE) & (values[:, LOW] > 0) & np.isfinite(values).all(axis=1)
@@ -56,7 +73,12 @@ def survey(panel: Panel, *, least: int = MIN_DAYS * 24) -> Survey:
         elif silent > _SILENT_DAYS:
             left_out[symbol] = f"halted or delisted: no trade for {silent:.0f} days"
         elif len(traded) < least:
-            left_out[symbol] = f"too young: {len(traded) / 24:.0f} days of candles, {least // 24} are needed"
+            days, since, needed = len(traded) / 24, (traded[-1] - traded[0]) / 24, least // 24
+            left_out[symbol] = (
+                f"too young: {days:.0f} days of candles, {needed} are needed"
+                if since < needed
+                else f"too thin: it traded in {days:.0f} days' worth of hours out of {since:.0f}, {needed} are needed"
+            )
         else:
             adjacent = traded[1:][np.diff(traded) == 1]
             if len(adjacent) < least // 4:
@@ -65,7 +87,8 @@ def survey(panel: Panel, *, least: int = MIN_DAYS * 24) -> Survey:
             move = float(np.quantile(np.abs(np.log(values[adjacent, CLOSE] / values[adjacent - 1, CLOSE])), 0.9))
             still = float((values[traded, HIGH] <= values[traded, LOW]).mean())
             pegged[column] = move < _PEG_MOVE or (still > _TICK_SHARE and move < _TICK_MOVE)
-    return Survey(left_out, pegged)
+            gappy[column] = len(traded) < (1.0 - _GAPPY) * (len(values) - traded[0])
+    return Survey(left_out, pegged, gappy)
 
 
 class MarketSums:
@@ -216,6 +239,11 @@ def build(found: Recording, pegged: Bool, market: Float32) -> Window:
     prices, totals = (np.zeros((coins, max(hours, MAX_HORIZON) + 1)) for _ in range(2))
     totals[:, 1 : hours + 1] = np.cumsum(found.variance, axis=0).T
     prices[:, :hours] = found.log_close.T
+    rest = found.variance.sum(axis=0) / np.maximum(found.live.sum(axis=0), 1)
+    for column in np.flatnonzero(pegged & found.live.any(axis=0)):
+        # What a peg is used to are its calm hours, not those in which it was in doubt.
+        calm = found.variance[found.live[:, column], column]
+        rest[column] = np.minimum(calm, np.quantile(calm, 0.9)).mean()
     return Window(
         symbols=found.symbols,
         start=found.start,
@@ -227,7 +255,7 @@ def build(found: Recording, pegged: Bool, market: Float32) -> Window:
         origin=origin,
         row=row.astype(np.int32),
         coin=coin.astype(np.int32),
-        rest=found.variance.sum(axis=0) / np.maximum(found.live.sum(axis=0), 1),
+        rest=rest,
         state=found.state,
         prices=prices,
         totals=totals,
