@@ -66,6 +66,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from cryptod.clock import parse_clock
     from cryptod.config import load
     from cryptod.daemon.handlers import Handlers
+    from cryptod.daemon.loop import DirectLoop
     from cryptod.daemon.service import Service
 
     # `schedule` reckons in naive local time: in UTC no hour comes twice and none is left out.
@@ -77,10 +78,10 @@ def _run(arguments: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         logs.get_logger("config").warning(warning)
     service = Service(
-        loaded, parse_clock(arguments.clock), lambda service: Handlers(service).table(),
-        notifier=SystemdNotifier(), environ=os.environ, config_path=path,
+        loaded, parse_clock(arguments.clock), Handlers, notifier=SystemdNotifier(), environ=os.environ, config_path=path,
     )  # fmt: skip
-    asyncio.run(service.run())
+    with asyncio.Runner(loop_factory=DirectLoop) as runner:
+        runner.run(service.run())
     return 0
 
 

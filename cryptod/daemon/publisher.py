@@ -48,7 +48,7 @@ def _pair(key: str, value: Any, packer: msgpack.Packer = _PACKER) -> bytes:
 
 
 def render(forecasts: Forecasts, i: int, issued: int, horizons: int) -> bytes:
-    """Coin ``i`` of the forecasts as `PAIRS` key/value pairs of the wire's map; what changes with time is added when it is asked for."""
+    """Coin ``i`` of the forecasts as key/value pairs of the wire's map; what changes with time is added when it is asked for (`HEADER`)."""
     close = float(forecasts.close[i])
     quantiles = forecasts.quantiles[i, :horizons]
     return b"".join(
@@ -71,7 +71,8 @@ def render(forecasts: Forecasts, i: int, issued: int, horizons: int) -> bytes:
     )
 
 
-PAIRS: Final = 14
+HEADER: Final = b"\xde" + (14 + 4).to_bytes(2, "big")
+"""Opens the map of a forecast: its rendered pairs, and the four that are added at the moment of the answer."""
 
 
 class Publisher:
@@ -115,8 +116,6 @@ class Publisher:
         """Coins whose candles had not come in at the last refresh."""
         self.refreshed_at: int = saved.get("at", 0)
         self.error = ""
-        self.header = b"\xde" + (PAIRS + 4).to_bytes(2, "big")
-        """Opens the map of a forecast: its rendered pairs, and the four that are added at the moment of the answer."""
 
     @property
     def horizons(self) -> int:
@@ -263,6 +262,12 @@ class Publisher:
     def cached(self, symbol: str, now: int) -> Entry | None:
         """The entry of exactly this symbol, if there is one that has not expired."""
         return self._cache.get(symbol, now) if self.config.prediction_cache.enabled else None
+
+    def fresh(self, symbol: str, now: int) -> Entry | None:
+        """The entry of exactly this symbol, if it has neither expired nor gone stale. Counts a hit, and nothing otherwise."""
+        if not self.config.prediction_cache.enabled:
+            return None
+        return self._cache.fresh(symbol, now, now - GRACE_MS - self._timeframe.ms)
 
     def _unchanged(self, symbol: str) -> Entry | None:
         """The coin's last forecast, if one made now would say the same: no newer candle, no other model."""

@@ -26,7 +26,7 @@ from cryptod import __version__, logs
 from cryptod.clock import Clock, SystemClock
 from cryptod.config import Config, Loaded, load, reloaded, restart_needed
 from cryptod.daemon.collection import Collection
-from cryptod.daemon.control import ControlServer, Handler
+from cryptod.daemon.control import Commands, ControlServer
 from cryptod.daemon.job import Job
 from cryptod.daemon.listening import inherited_sockets, may_change
 from cryptod.daemon.monitor import HOUR_MS, Facts, Health, ResourceMeter, Resources
@@ -83,7 +83,7 @@ def periodic_rows(config: Config) -> tuple[Periodic, ...]:
 class Service:
     """One daemon on one state directory.
 
-    ``handlers`` makes the table of what the commands do; ``notifier`` speaks to systemd; ``environ`` is the process's
+    ``commands`` makes the table of what the commands do; ``notifier`` speaks to systemd; ``environ`` is the process's
     environment; ``config_path`` is read again on SIGHUP.
     """
 
@@ -91,7 +91,7 @@ class Service:
         self,
         loaded: Loaded,
         clock: Clock,
-        handlers: Callable[[Service], Mapping[str, Handler]],
+        commands: Callable[[Service], Commands],
         *,
         notifier: Notifier,
         environ: MutableMapping[str, str],
@@ -100,7 +100,7 @@ class Service:
         self.config = loaded.config
         self.clock = clock
         self.pid = os.getpid()
-        self._handlers = handlers
+        self._commands = commands
         self._environ = environ
         self._config_path = config_path
         self._notifier = notifier
@@ -177,7 +177,8 @@ class Service:
         self.scorecards = Scorecards(self.pool, self.ledger, root / "serving", self.clock.now)
         self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
         self.scheduler = Scheduler(periodic_rows(self.config), self.records.get("last_runs") or {}, born=now)
-        self.control = ControlServer(self._handlers(self), allowed=may_change(os.getuid(), self.config.socket.group))
+        commands, allowed = self._commands(self), may_change(os.getuid(), self.config.socket.group)
+        self.control = ControlServer(commands.table(), allowed=allowed, express=commands.express)
         self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self._monotonic)
         self._meter = ResourceMeter(root)
 
