@@ -112,6 +112,7 @@ class Service:
         self._refresh_retry_at = 0.0
         self.health = Health()
         self.resources = Resources()
+        self._meter: ResourceMeter | None = None
         self.peak_pss = 0
         self.clock_step = 0.0
         self._clock_offset = self._offset()
@@ -180,7 +181,6 @@ class Service:
         commands, allowed = self._commands(self), may_change(os.getuid(), self.config.socket.group)
         self.control = ControlServer(commands.table(), allowed=allowed, express=commands.express)
         self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self._monotonic)
-        self._meter = ResourceMeter(root)
 
     def _lock_directory(self, root: Path, stack: contextlib.AsyncExitStack) -> None:
         """One daemon for one state directory: two would overwrite each other's files."""
@@ -386,10 +386,15 @@ class Service:
 
     async def _read_resources(self) -> None:
         loop = asyncio.get_running_loop()
-        self.resources = await loop.run_in_executor(None, self._meter.read)
+        self.resources = await loop.run_in_executor(None, self._measure)
         self.peak_pss = max(self.peak_pss, self.resources.pss_total)
         await self.publisher.on_disk(self._monotonic)  # a disk that hangs must not look alive
         self.watchdog.beat("disk")
+
+    def _measure(self) -> Resources:
+        if self._meter is None:
+            self._meter = ResourceMeter(self.state)
+        return self._meter.read()
 
     async def _judge(self) -> None:
         if self.store_error and not self._refresh_is_waiting():
