@@ -1,8 +1,8 @@
 """From candles to published forecasts: the models that serve, the refresh at each candle close, the miss.
 
 Owns the predictor, the forecast cache, the ledger and what is current among the checkpoints. The order is fixed: a
-forecast is in the ledger, synced, before any client can see it. Files and LMDB are written in one thread of their own
-(``disk``), and computing yields to the loop every few coins, so readers are not held up.
+forecast is in the ledger, synced, before any client can see it. All that takes long, computing as well as writing, happens in one
+thread of its own (``disk``), one thing after the other; the loop only looks at what came of it, so readers are not held up.
 """
 
 from __future__ import annotations
@@ -32,10 +32,6 @@ T = TypeVar("T")
 
 GRACE_MS: Final = 5 * 60_000
 """A forecast is called stale when a candle has been closed for this long that it does not know."""
-COINS_PER_SLICE: Final = 8
-"""Coins rendered before the loop gets its turn: well under a millisecond."""
-ROWS_PER_SLICE: Final = 4
-"""Hours by which the predictor is advanced before the loop gets its turn."""
 
 log = get_logger("publisher")
 _PACKER = msgpack.Packer(use_single_float=True)
@@ -122,28 +118,33 @@ class Publisher:
         return self.config.market.horizons
 
     async def on_disk(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Run in the one thread that writes the serving stores."""
+        """Run in the one thread that writes the serving stores, and computes."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
 
     # What serves
 
     async def load(self) -> None:
         """Take what is current among the checkpoints; one that is damaged is refused, named, and the one before it serves."""
-        self._take(await self.on_disk(self._checkpoints.load_current))
+        await self._take(self._checkpoints.load_current)
 
-    def _take(self, current: Current) -> None:
-        self.refused = dict(current.refused)
+    async def _take(self, read: Callable[[], Current]) -> None:
+        """What is current from now on is what ``read`` gives."""
+        current, models, refused, predictor = await self.on_disk(self._built, read)
+        self.models, self.refused, self.predictor = models, refused, predictor
+        self._model_of = {symbol: model.name for model in models for symbol in model.symbols}
+        self.generation, self.promoted_at = current.generation, current.promoted_at
+
+    def _built(self, read: Callable[[], Current]) -> tuple[Current, tuple[Model, ...], dict[str, str], Predictor]:
+        current = read()
+        refused = dict(current.refused)
         models = []
         for checkpoint in current.checkpoints:
             try:
                 models.append(Model.from_checkpoint(checkpoint.name, checkpoint.arrays, checkpoint.meta))
             except CheckpointError as error:
-                self.refused[checkpoint.name] = str(error)
+                refused[checkpoint.name] = str(error)
                 log.error("a checkpoint was refused", model=checkpoint.name, error=error.message, hint=error.hint)
-        self.models = tuple(models)
-        self._model_of = {symbol: model.name for model in models for symbol in model.symbols}
-        self.predictor = Predictor(self.models, self._scoring.learning)
-        self.generation, self.promoted_at = current.generation, current.promoted_at
+        return current, tuple(models), refused, Predictor(models, self._scoring.learning)
 
     def serving(self) -> dict[str, tuple[str, ...]]:
         """Current checkpoints -> the coins that each serves: a coin is served by the newest one that knows it."""
@@ -152,12 +153,12 @@ class Publisher:
     async def promote(self, name: str, now: int, run: str, followed: Collection[str]) -> None:
         """Make a checkpoint current, after it has been read back and found sound. Those of one ``run`` are rolled back as one."""
         async with self._lock:
-            self._take(await self.on_disk(functools.partial(self._checkpoints.promote, [name], now, run=run, followed=followed)))
+            await self._take(functools.partial(self._checkpoints.promote, [name], now, run=run, followed=followed))
 
     async def roll_back(self, steps: int, now: int) -> None:
         """Go back to the models before the last promotion(s)."""
         async with self._lock:
-            self._take(await self.on_disk(self._checkpoints.rollback, steps, now))
+            await self._take(functools.partial(self._checkpoints.rollback, steps, now))
 
     async def prune(self, protect: Iterable[str]) -> None:
         """Remove the checkpoints that no kept generation names."""
@@ -204,25 +205,15 @@ class Publisher:
         if not behind:
             return
         start = min(self.predictor.needs(symbol) for symbol in behind)
-        panel = await asyncio.to_thread(self._candles, tuple(behind), start, cutoff)
-        step = ROWS_PER_SLICE * self._timeframe.ms
-        for first in range(start, cutoff, step):
-            self.predictor.advance(panel.rows(first, min(first + step, cutoff)))
-            await asyncio.sleep(0)
+        await self.on_disk(lambda: self.predictor.advance(self._candles(tuple(behind), start, cutoff)))
 
     async def _issue(self, symbols: tuple[str, ...], cutoff: int, now: int, ttl_ms: int) -> None:
         """Forecast, write the ledger, render, cache: in this order."""
         if not symbols:
             return
-        forecasts = self._forecast(symbols, cutoff)
-        await asyncio.sleep(0)
+        forecasts = await self.on_disk(self._forecast, symbols, cutoff)
         await self.on_disk(self._record, forecasts, now)
-        entries = []
-        for i in range(len(symbols)):
-            entries.append(self._entry(forecasts, i, now, now + ttl_ms))
-            if i % COINS_PER_SLICE == COINS_PER_SLICE - 1:
-                await asyncio.sleep(0)
-        await self._keep(entries)
+        await self._keep(await self.on_disk(self._entries, forecasts, now, now + ttl_ms))
 
     async def _keep(self, entries: list[Entry]) -> None:
         """Into the cache, from where they are answered; in memory alone if the disk does not take them, or is not to."""
@@ -250,12 +241,15 @@ class Publisher:
             forecasts.said,
         )  # fmt: skip
 
-    def _entry(self, forecasts: Forecasts, i: int, issued: int, expires: int) -> Entry:
-        return Entry(
-            symbol=forecasts.symbols[i], cutoff=int(forecasts.cutoffs[i]), issued=issued, expires=expires, model=forecasts.models[i],
-            body=render(forecasts, i, issued, self.horizons), close=float(forecasts.close[i]), score=float(forecasts.score[i]),
-            p_up=forecasts.p_up[i], volatility=forecasts.volatility[i], expected_return=forecasts.expected_return[i],
-        )  # fmt: skip
+    def _entries(self, forecasts: Forecasts, issued: int, expires: int) -> list[Entry]:
+        return [
+            Entry(
+                symbol=symbol, cutoff=int(forecasts.cutoffs[i]), issued=issued, expires=expires, model=forecasts.models[i],
+                body=render(forecasts, i, issued, self.horizons), close=float(forecasts.close[i]), score=float(forecasts.score[i]),
+                p_up=forecasts.p_up[i], volatility=forecasts.volatility[i], expected_return=forecasts.expected_return[i],
+            )
+            for i, symbol in enumerate(forecasts.symbols)
+        ]  # fmt: skip
 
     # Answers
 
@@ -304,7 +298,7 @@ class Publisher:
                 # Nothing has changed since it was issued: it is issued on, and its age says how old it is.
                 entry = dataclasses.replace(unchanged, expires=expires)
             else:
-                forecasts = self._forecast((symbol,), self.predictor.needs(symbol))
+                forecasts = await self.on_disk(self._forecast, (symbol,), self.predictor.needs(symbol))
                 if unchanged is None:  # otherwise the ledger has these very figures
                     try:
                         await self.on_disk(self._record, forecasts, now)
@@ -313,7 +307,7 @@ class Publisher:
                         if (last := self._cache.last(symbol)) is None:
                             raise
                         return last  # what is not in the ledger is shown to nobody
-                entry = self._entry(forecasts, 0, unchanged.issued if unchanged else now, expires)
+                [entry] = self._entries(forecasts, unchanged.issued if unchanged else now, expires)
             await self._keep([entry])
         return entry
 
