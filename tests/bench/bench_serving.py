@@ -25,6 +25,7 @@ import socket
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ import msgpack
 from cryptod.client import Client
 from tests.bench import peers
 from tests.bench.figures import Figure, beside, house, percentile, report, take_turns
-from tests.integration.house import BIN, Daemon, SimulatedExchange
+from tests.integration.house import BIN, Daemon
 
 COIN = "BTC/USDT"
 GET = msgpack.packb([0, 1, "get", [COIN]])
@@ -174,23 +175,57 @@ def many_clients(daemon: Daemon, folder: Path, clients: int, seconds: float) -> 
 # -------------------------------------------------------------------------------------------------- beside other work
 
 
+def gets(client: Client, until: Callable[[], bool]) -> list[tuple[float, float]]:
+    """(when it was asked, seconds until it was answered) of one get after the other; ``until`` is asked every quarter of a second."""
+    found: list[tuple[float, float]] = []
+    look = time.monotonic() + 0.25
+    while True:
+        begin = time.monotonic()
+        client.get(COIN)
+        found.append((begin, time.monotonic() - begin))
+        if begin > look:
+            if until():
+                return found
+            look = time.monotonic() + 0.25
+
+
 def while_it_trains(daemon: Daemon) -> Iterator[Figure]:
     with daemon.client() as client, daemon.client() as other:
-        job = other.train("full")["id"]
-        times, look = [], 0.0
-        begin = time.perf_counter()
-        while True:
-            now = time.perf_counter()
-            client.get(COIN)
-            times.append((time.perf_counter() - now) * 1000)
-            if now > look:
-                look = now + 0.25
-                state = next(row for row in other.jobs() if row["id"] == job)
-                if state["state"] not in ("queued", "running"):
-                    break
-        print(f"\na full retrain: {state['state']} in {time.perf_counter() - begin:.1f} s, {len(times):,} gets meanwhile")
-    yield Figure("get_client_p99_training", percentile(times, 0.99), "ms", 2.0, "lower")
+        number = other.train("full")["id"]
+        found = gets(client, lambda: other.jobs(1)[0]["state"] not in ("queued", "running"))
+        (job,) = (row for row in other.jobs(1) if row["id"] == number)
+    times = [took * 1000 for _, took in found]
+    print(f"\na full retrain: {job['state']} in {found[-1][0] - found[0][0]:.1f} s, {len(times):,} gets meanwhile")
     yield Figure("get_client_p50_training", percentile(times, 0.5), "ms", None, "lower")
+    yield Figure("get_client_p99_training", percentile(times, 0.99), "ms", 2.0, "lower")
+
+
+def while_it_refreshes(daemon: Daemon, refreshes: int) -> Iterator[Figure]:
+    """The hour's refresh, with the collecting before it: the longest that a get takes meanwhile, which is one in hundreds."""
+    published: list[tuple[float, float]] = []
+
+    def watch() -> None:
+        with daemon.client() as other:
+            other.subscribe(["forecasts"])
+            while len(published) < refreshes:
+                if other.next_event(30.0) is None:
+                    raise SystemExit("no forecasts were published for 30 s")
+                end = time.monotonic()
+                published.append((end, float(other.cache_stats()["refresh_seconds"])))
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    with daemon.client() as client:
+        found = gets(client, lambda: not watching.is_alive())
+    worst, seconds = [], []
+    for end, took in published[1:]:  # the first one catches up with the time since the last daemon
+        inside = [wait for begin, wait in found if begin < end and begin + wait > end - took]
+        worst.append(max(inside) * 1000)
+        seconds.append(took)
+    print(f"\n{len(worst)} hourly refreshes, the longest get in each: {', '.join(f'{wait:.2f}' for wait in worst)} ms")
+    print(f"p99.9 of all gets meanwhile: {percentile([wait * 1000 for _, wait in found], 0.999):.2f} ms")
+    yield Figure("refresh_longest_get", statistics.median(worst), "ms", 1.0, "lower")
+    yield Figure("refresh_seconds", statistics.median(seconds), "s", 0.3, "lower")
 
 
 # -------------------------------------------------------------------------------------------------- from the start on
@@ -240,6 +275,9 @@ def main() -> None:
         figures += one_client(daemon, folder, options.seconds)
         figures += many_clients(daemon, folder, options.clients, options.seconds)
         figures += while_it_trains(daemon)
+        daemon.stop()
+        with house(options.coins, speed=REFRESH_SPEED, trained=False, after=daemon, CRYPTOD_INCREMENTAL_ENABLED="false") as sped:
+            figures += while_it_refreshes(sped, 8)
     report(figures)
 
 
