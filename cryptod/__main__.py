@@ -18,8 +18,8 @@ from typing import Final
 from cryptod import __version__
 from cryptod.errors import ConfigError, CryptodError
 
-SWITCH_S: Final = 0.0001
-"""Seconds after which a thread that computes lets the one go on that answers; it waits for that up to three times for a request."""
+SWITCH_S: Final = 0.00005
+"""Seconds after which a thread that computes lets the one go on that answers: it may have to wait so three times for one request."""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -54,10 +54,10 @@ _EXPRESS: Final = struct.Struct(f">3sI{1 + len(_FRESH) + 9}sq5sd").pack
 _EXPRESS_FRESH: Final = b"\xc0" + _FRESH + b"\xa7expires\xd3"
 
 
-def answer(entry: Entry, now: int, reason: str | None) -> bytes:
-    """A forecast as it goes over the wire: why it is stale if it is, until when it is cached, how old it is now, and the rendered pairs."""
+def answer(entry: Entry, now: int, reason: str | None) -> tuple[bytes, bytes]:
+    """A forecast as it goes over the wire: why it is stale if it is, until when it is cached, how old it is now; and the rendered pairs."""
     state = _FRESH if reason is None else _STALE + msgpack.packb(reason)
-    return state + _AGE(b"\xa7expires\xd3", entry.expires, b"\xa3age\xcb", max(0, now - entry.issued) / 1000) + entry.body
+    return state + _AGE(b"\xa7expires\xd3", entry.expires, b"\xa3age\xcb", max(0, now - entry.issued) / 1000), entry.body
 
 
 def _exact(text: str, unknown: RequestError) -> str:
@@ -107,13 +107,13 @@ class Handlers:
         publisher, now = self._publisher, self._now()
         entry = publisher.cached(request.symbol, now)
         if entry is not None:
-            return Ready(answer(entry, now, publisher.stale_reason(entry, now)))
+            return Ready(*answer(entry, now, publisher.stale_reason(entry, now)))
         return self._compute(self._service.symbols.find(request.symbol), now)
 
     async def _compute(self, symbol: str, now: int) -> Ready:
         publisher = self._service.publisher
         entry = publisher.cached(symbol, now) or await publisher.on_demand(symbol, now)
-        return Ready(answer(entry, now, publisher.stale_reason(entry, now)))
+        return Ready(*answer(entry, now, publisher.stale_reason(entry, now)))
 
     async def get_many(self, request: GetMany, _: Peer) -> Ready:
         service, publisher = self._service, self._service.publisher
@@ -124,7 +124,8 @@ class Handlers:
         known = service.symbols.followed.intersection(wanted)
         if not publisher.has_all(known, now):
             await publisher.fill(known, now)
-        parts, refused = [], {}
+        parts: list[bytes] = []
+        refused = {}
         for i, text in enumerate(wanted):
             entry = publisher.cached(text, now)
             if entry is None:
@@ -136,11 +137,9 @@ class Handlers:
                 except CryptodError as error:
                     refused[text[:64]] = {"code": error.code, "message": error.message, "hint": error.hint}
                     continue
-            parts.append(answer(entry, now, publisher.stale_reason(entry, now)))
+            parts += answer(entry, now, publisher.stale_reason(entry, now))
         packer = msgpack.Packer()
-        array: bytes = packer.pack_array_header(len(parts))
-        body: bytes = packer.pack(refused)
-        return Ready(b"\x82\xa9forecasts" + array + b"".join(parts) + b"\xa7refused" + body)
+        return Ready(b"\x82\xa9forecasts", packer.pack_array_header(len(parts) // 2), *parts, b"\xa7refused", packer.pack(refused))
 
     async def top(self, request: Top, _: Peer) -> list[dict[str, Any]]:
         publisher, followed, now = self._service.publisher, self._service.symbols.followed, self._service.clock.now()

@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Any, Final, TypeVar
 
 import msgpack
@@ -215,6 +215,18 @@ class Publisher:
         await self.on_disk(self._record, forecasts, now)
         await self._keep(await self.on_disk(self._entries, forecasts, now, now + ttl_ms))
 
+    async def _keep_behind(self, entry: Entry) -> None:
+        """As `_keep`, but the disk has it a moment later than who waits for it: it is only for the next start."""
+        await self.on_disk(functools.partial(self._cache.put, [entry], durable=False))
+        if self.config.prediction_cache.enabled:
+            self._disk.submit(self._cache.put, [entry]).add_done_callback(self._kept)
+
+    def _kept(self, future: Future[None]) -> None:
+        if isinstance(error := future.exception(), StoreError):
+            self._failed(error)
+        elif error is not None:
+            raise error
+
     async def _keep(self, entries: list[Entry]) -> None:
         """Into the cache, from where they are answered; in memory alone if the disk does not take them, or is not to."""
         try:
@@ -308,7 +320,7 @@ class Publisher:
                             raise
                         return last  # what is not in the ledger is shown to nobody
                 [entry] = self._entries(forecasts, unchanged.issued if unchanged else now, expires)
-            await self._keep([entry])
+            await self._keep_behind(entry)
         return entry
 
     async def fill(self, symbols: Iterable[str], now: int) -> None:
