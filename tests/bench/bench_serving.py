@@ -10,9 +10,6 @@ turns, so that a busy moment of the machine meets all of it alike:
 * client: `Client.get`, decoded to a `Forecast`;
 * redis: redis-py with hiredis, GET of the same bytes and their decoding with msgpack;
 * the rate with several client processes, of the control socket and of a bare epoll server with the same bytes.
-
-cryptod.service gives the daemon Nice=-5: who serves is not to be interrupted by whom he has just answered. As only root may do that
-here, the clients stand back by as much instead; all servers alike are ahead of them. ``get_raw_p50_even`` is without it.
 """
 
 from __future__ import annotations
@@ -20,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import multiprocessing
-import os
 import socket
 import statistics
 import subprocess
@@ -35,13 +31,11 @@ import msgpack
 
 from cryptod.client import Client
 from tests.bench import peers
-from tests.bench.figures import Figure, beside, house, percentile, report, take_turns
+from tests.bench.figures import Figure, house, percentile, ratio_of, report, take_turns
 from tests.integration.house import BIN, Daemon
 
 COIN = "BTC/USDT"
 GET = msgpack.packb([0, 1, "get", [COIN]])
-BEHIND = 5
-"""Levels of niceness between servers and clients, see above."""
 HEAD = 8
 """Bytes of a response before its result."""
 REFRESH_SPEED = 720.0
@@ -86,10 +80,11 @@ def one_client(daemon: Daemon, folder: Path, seconds: float) -> Iterator[Figure]
         floor = stack.enter_context(connected(stack.enter_context(peers.serving(peers.ping_pong, folder, reply))))
         redis = stack.enter_context(peers.redis(folder))
         client, raw = stack.enter_context(daemon.client()), stack.enter_context(connected(daemon.socket))
-        calls: dict[str, Callable[[], object]] = {"floor": lambda: exchange(floor, GET, size), "raw": lambda: exchange(raw, GET, size)}
-        even = take_turns(calls, seconds / 2)
-        os.nice(BEHIND)
-        calls["client"] = lambda: client.get(COIN)
+        calls: dict[str, Callable[[], object]] = {
+            "floor": lambda: exchange(floor, GET, size),
+            "raw": lambda: exchange(raw, GET, size),
+            "client": lambda: client.get(COIN),
+        }
         if redis is None:
             print("no figures of Redis: install redis-tools (Debian), redis and hiredis (`make bench-serving` does)")
         else:
@@ -100,10 +95,9 @@ def one_client(daemon: Daemon, folder: Path, seconds: float) -> Iterator[Figure]
         print(f"a reply of {size} bytes; one client, microseconds\n\n{'':<8}{'p50':>9}{'p99':>9}{'p99.9':>9}{'calls':>9}")
         for name, values in found.items():
             print(f"{name:<8}{''.join(f'{percentile(values, share):>9.1f}' for share in (0.5, 0.99, 0.999))}{len(values):>9}")
-        yield beside("get_raw_p50", p50["raw"], "us", 1.25, "lower", p50["floor"])
-        yield beside("get_raw_p50_even", percentile(even["raw"], 0.5), "us", None, "lower", percentile(even["floor"], 0.5))
+        yield Figure("get_raw_p50", p50["raw"], "us", 1.25, "lower", p50["floor"], ratio_of(found, "raw", "floor"))
         if redis is not None:
-            yield beside("get_client_p50", p50["client"], "us", 1.0, "lower", p50["redis"])
+            yield Figure("get_client_p50", p50["client"], "us", 1.0, "lower", p50["redis"], ratio_of(found, "client", "redis"))
         yield Figure("get_client_p99", percentile(found["client"], 0.99) / 1000, "ms", 1.0, "lower")
         everything = msgpack.packb([0, 1, "get_many", [None]])
         many = len(reply_to(daemon.socket, everything))
@@ -117,7 +111,7 @@ def one_client(daemon: Daemon, folder: Path, seconds: float) -> Iterator[Figure]
         )  # fmt: skip
         yield Figure("top_20_p50", percentile(slow["top"], 0.5) / 1000, "ms", 1.0, "lower")
         yield Figure("get_many_p50", percentile(slow["get_many"], 0.5) / 1000, "ms", 1.0, "lower")
-        yield Figure("get_many_client_p50", percentile(slow["get_many_client"], 0.5) / 1000, "ms", 1.0, "lower")
+        yield Figure("get_many_decoded_p50", percentile(slow["get_many_client"], 0.5) / 1000, "ms", None, "lower")
         yield from misses(client, 100)
 
 

@@ -10,6 +10,7 @@ import compileall
 import json
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -110,6 +111,12 @@ def take_turns(calls: Mapping[str, Callable[[], object]], seconds: float, round_
                 call()
                 row.append((clock() - begin) * 1e6)
     return found
+
+
+def ratio_of(found: Mapping[str, list[float]], one: str, other: str, round_: int = ROUND) -> float:
+    """How one kind of call compares with another that took turns with it: the median over the rounds of the ratio of their medians."""
+    medians = [[statistics.median(row[at : at + round_]) for at in range(0, len(row), round_)] for row in (found[one], found[other])]
+    return statistics.median(a / b for a, b in zip(*medians))
 
 
 @contextmanager

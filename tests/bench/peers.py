@@ -1,12 +1,14 @@
 """What serving is compared with: the least that a server can be, and Redis.
 
-Each is a process with a Unix socket of its own; it is answering when the context opens, and gone when it closes.
+Each is a process with a Unix socket of its own; it is answering when the context opens, and gone when it closes. Like the daemon, and
+like any service, it is in a session of its own: that is what Linux shares the processors out by, before it looks at processes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import select
 import shutil
 import socket
@@ -51,11 +53,16 @@ def epoll(path: str, reply: bytes) -> None:
                 connections.pop(fd).close()
 
 
+def _in_a_session(server: Callable[[str, bytes], None], path: str, reply: bytes) -> None:
+    os.setsid()
+    server(path, reply)
+
+
 @contextlib.contextmanager
 def serving(server: Callable[[str, bytes], None], folder: Path, reply: bytes) -> Iterator[str]:
     """Where one of the above answers."""
     path = str(folder / f"{server.__name__}.sock")
-    process = multiprocessing.get_context("spawn").Process(target=server, args=(path, reply), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=_in_a_session, args=(server, path, reply), daemon=True)
     process.start()
     try:
         wait_for(path)
@@ -81,7 +88,7 @@ def redis(folder: Path) -> Iterator[Any]:
         return
     path = str(folder / "redis.sock")
     command = ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", str(folder)]
-    server = subprocess.Popen(command, executable=program, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(command, executable=program, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         wait_for(path)
         with library.Redis(unix_socket_path=path) as client:
