@@ -41,8 +41,11 @@ help: ## Say what can be made
 	$(BIN)/pip install -c constraints.txt -e '.[daemon,test]'
 	@touch $@
 
+# What serving is compared with: Debian's redis-tools hold the whole Redis server, and no service that would have to be stopped.
 .venv/.made-bench: .venv/.made
 	$(BIN)/pip install -c constraints.txt -e '.[bench]'
+	@command -v redis-check-rdb >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q \
+	&& apt-get install -qy --no-install-recommends redis-tools; } || echo "without redis-tools there is no comparison with Redis" >&2
 	@touch $@
 
 demo: .venv/.made ## Watch it work: a simulated exchange, 100 coins, training, forecasts; leaves nothing behind

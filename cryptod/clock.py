@@ -48,9 +48,10 @@ class SpedClock:
         if not speed > 0:
             raise ConfigError(f"clock speed must be above 0, not {speed}")
         self.start, self.anchor, self.speed = start, anchor, speed
+        self._rate, self._zero = speed / 1_000_000, start - anchor * speed
 
     def now(self) -> int:
-        return self.start + int((time.time_ns() / 1_000_000 - self.anchor) * self.speed)
+        return int(time.time_ns() * self._rate + self._zero)
 
     def real_seconds(self, seconds: float) -> float:
         return seconds / self.speed

@@ -207,7 +207,8 @@ def forecast(reply: Map, screen: Screen, *, all_horizons: bool = False) -> list[
     lines.append(f"Prices in {scale.unit}. Volatility is that of the return up to then.")
     flags = f"; {', '.join(reply['flags'])}" if reply["flags"] else ""
     expiry = "expired" if reply["expires"] <= now else "expires"
-    facts = f"Model {reply['model']}, score {reply['score']:+.3f}, strangeness {reply['strangeness']:.2f}, {expiry} {ago(reply['expires'], now)}{flags}"
+    figures = f"score {reply['score']:+.3f}, strangeness {reply['strangeness']:.2f}"
+    facts = f"Model {reply['model']}, {figures}, {expiry} {ago(reply['expires'], now)}{flags}"
     return lines + wrap(facts, screen.width)
 
 

@@ -161,22 +161,8 @@ def test_the_file_holds_what_was_issued_and_the_figures_are_those_of_the_file(tm
     figures = json.loads(capsys.readouterr().out)
     with gzip.open(out, "rt", encoding="ascii") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == [
-        "symbol",
-        "cutoff",
-        "horizon",
-        "model",
-        "q0.025",
-        "q0.05",
-        "q0.1",
-        "q0.25",
-        "q0.5",
-        "q0.75",
-        "q0.9",
-        "q0.95",
-        "q0.975",
-        "p_up",
-    ]
+    levels = [f"q{level}" for level in (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)]
+    assert list(rows[0]) == ["symbol", "cutoff", "horizon", "model", *levels, "p_up"]
     assert len(rows) == 4 * 7 * 6
     assert {int(row["cutoff"]) for row in rows} == {FIRST + h * HOUR.ms for h in (0, 2, 4, 6)}
     history = History(folder)

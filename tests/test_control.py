@@ -24,9 +24,12 @@ from hypothesis import strategies as st
 
 from cryptod.daemon import control, crowd
 from cryptod.daemon.control import ControlServer, Handler, Peer, Ready, inherited_sockets, may_change
+from cryptod.daemon.loop import DirectLoop
 from cryptod.errors import ConfigError, RequestError
 from cryptod.protocol import MAX_PENDING, MAX_REQUEST
 
+LOOPS = {"direct": DirectLoop, "asyncio": asyncio.SelectorEventLoop}
+"""The daemon's own, and one that knows of no direct readers."""
 READY = msgpack.packb({"symbol": "BTC/USDT", "quantiles": [[0.5] * 9] * 24})
 pack = msgpack.packb
 
@@ -677,7 +680,9 @@ def test_whatever_is_sent_every_answer_is_well_formed_and_the_server_lives(tmp_p
         finally:
             await house.stop(0.0)
 
-    asyncio.run(live())
+    for loop in LOOPS.values():
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(live())
 
 
 async def test_memory_is_back_where_it_was_after_hostile_clients(house: House) -> None:

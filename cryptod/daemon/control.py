@@ -1,9 +1,9 @@
 """The control socket: MessagePack-RPC on a Unix stream socket, whatever the commands do.
 
-Knows the wire's limits and who is connected; what is answered is `dispatch`'s business. A plain `asyncio` protocol: the
-request that is alone in its read, as nearly all are, goes from the socket through one typed decoding, one look-up and
-one call to one write. All else (several requests in one read, half a request, nonsense) takes the longer way through
-`framing.Frames`.
+Knows the wire's limits and who is connected; what is answered is `dispatch`'s business. A plain `asyncio` protocol, which reads
+for itself where the loop lets it (`DirectLoop`): the request that is alone in its read, as nearly all are, goes from the socket
+through one typed decoding, one look-up and one call to one write. All else (several requests in one read, half a request, nonsense)
+takes the longer way through `framing.Frames`.
 
 What protects the other clients and the memory:
 
@@ -28,9 +28,10 @@ from typing import Any, Final
 import msgspec
 
 from cryptod.daemon.crowd import Crowd
-from cryptod.daemon.dispatch import NOT_UNDERSTOOD, Dispatch, Handler, Ready, decode_call, failure, pack, subscribe
+from cryptod.daemon.dispatch import NOT_UNDERSTOOD, Commands, Dispatch, Express, Handler, Ready, decode_call, failure, pack, subscribe
 from cryptod.daemon.framing import Frames, Malformed, TooLarge
 from cryptod.daemon.listening import BACKLOG, Peer, bind, inherited_sockets, may_change, unlink_if_ours
+from cryptod.daemon.loop import Readers, direct_readers
 from cryptod.errors import RequestError
 from cryptod.protocol import (
     EVENT,
@@ -43,7 +44,7 @@ from cryptod.protocol import (
     RESPONSE,
 )
 
-__all__ = ["ControlServer", "Handler", "Peer", "Ready", "inherited_sockets", "may_change"]
+__all__ = ["Commands", "ControlServer", "Handler", "Peer", "Ready", "inherited_sockets", "may_change"]
 
 SCAN_STEPS: Final = 1000
 """Elements of a request that are looked at before the time is looked at again."""
@@ -61,17 +62,26 @@ FIRST_REQUEST_S: Final = 0.25
 class ControlServer:
     """Serves the commands of ``handlers``; those that change something only to peers that ``allowed`` says yes to.
 
-    A command of the table without a handler is answered like an unknown one; ``subscribe`` is served here.
+    A command of the table without a handler is answered like an unknown one; ``subscribe`` is served here. ``express`` is asked
+    first: it makes the response out of the request's bytes, or nothing if that is not for it.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler], *, allowed: Callable[[Peer], bool], max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        *,
+        allowed: Callable[[Peer], bool],
+        express: Express = lambda message: None,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
         self.dispatch = Dispatch({"subscribe": subscribe, **handlers}, allowed)
-        self.answer = self.dispatch.answer
+        self.answer, self.express = self.dispatch.answer, express
         self.counts = self.dispatch.counts
         """errors, malformed, refused_connections, dropped_events, dropped_clients since the start."""
         self.buffer = bytearray(MAX_REQUEST)
         """All connections read into this one buffer: what stands in it is used or kept before the next read."""
         self.view = memoryview(self.buffer)
+        self.direct: Readers = {}
         self.crowd: Crowd[_Connection] = Crowd(max_connections, allowed, self.counts)
         self.connections = self.crowd.members
         self.tasks: set[asyncio.Future[Any]] = set()
@@ -84,6 +94,8 @@ class ControlServer:
     async def start(self, path: str | Path | None = None, *, mode: int = 0o666, inherited: socket.socket | None = None) -> None:
         """Listen on a socket bound at ``path``, or on one that was ``inherited`` (see `inherited_sockets`)."""
         _allow_descriptors(self._max_connections + 256)
+        loop = asyncio.get_running_loop()
+        self.direct = direct_readers(loop)
         if inherited is not None:
             listener = inherited
         elif path is not None:
@@ -93,9 +105,7 @@ class ControlServer:
             raise ValueError("either a path or an inherited socket")
         # asyncio accepts up to `backlog` connections in one turn of the loop, and gives the same figure to listen():
         # few a turn, so that a storm of connections delays nobody, but a long queue in the kernel.
-        self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: _Connection(self), sock=listener, backlog=ACCEPTS_PER_TURN
-        )
+        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listener, backlog=ACCEPTS_PER_TURN)
         listener.listen(BACKLOG)
 
     async def close(self, grace: float = 2.0) -> None:
@@ -149,7 +159,20 @@ class ControlServer:
 class _Connection(asyncio.BufferedProtocol):
     """One client: what it sent and is not served yet, and what waits for an answer."""
 
-    __slots__ = ("_ended", "_frames", "_lost", "_pending", "_queued", "_reading", "_server", "_transport", "_writing", "asked", "peer")
+    __slots__ = (
+        "_ended",
+        "_fd",
+        "_frames",
+        "_lost",
+        "_pending",
+        "_queued",
+        "_reading",
+        "_server",
+        "_transport",
+        "_writing",
+        "asked",
+        "peer",
+    )
 
     _transport: asyncio.Transport
     peer: Peer
@@ -179,7 +202,9 @@ class _Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self.peer = Peer.of(transport.get_extra_info("socket"))
+        connection = transport.get_extra_info("socket")
+        self.peer, self._fd = Peer.of(connection), connection.fileno()
+        self._server.direct[self._fd] = self.read
         transport.set_write_buffer_limits(high=HIGH_WATER)
         refusal = self._server.crowd.admit(self)
         if refusal:
@@ -188,6 +213,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._refuse_and_close(RequestError("busy", refusal, hint="try again later"))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._server.direct.pop(self._fd, None)
         self._server.crowd.leave(self)
         self._writing = False
         self._frames = None
@@ -195,27 +221,40 @@ class _Connection(asyncio.BufferedProtocol):
 
     # ---------------------------------------------------------------------------------------------- reading
 
+    def read(self) -> bool:
+        """Read without asyncio's help; whether there was anything to read."""
+        try:
+            data = os.read(self._fd, MAX_REQUEST)
+        except OSError:
+            return False
+        if data:
+            self._take(data)
+        return bool(data)
+
     def get_buffer(self, sizehint: int) -> bytearray:
         return self._server.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._take(bytes(self._server.view[:nbytes]))
+
+    def _take(self, data: bytes) -> None:
         server = self._server
         self.asked = True
         if self._frames is None:
-            try:
-                kind, number, method, parameters = decode_call(server.view[:nbytes])
-            except NOT_UNDERSTOOD:
-                pass  # several requests, half a one, or nonsense
-            else:
-                if kind == REQUEST and 0 <= number < 1 << 32:
-                    reply = server.answer(number, method, parameters, self.peer)
-                    if type(reply) is not bytes:
-                        reply = self._later(number, method, reply)
-                    if reply:
-                        self._transport.write(reply)
-                    return
+            reply = server.express(data)
+            if reply is None:
+                try:
+                    kind, number, method, parameters = decode_call(data)
+                except NOT_UNDERSTOOD:
+                    pass  # several requests, half a one, or nonsense
+                else:
+                    if kind == REQUEST and 0 <= number < 1 << 32:
+                        reply = self._answer(number, method, parameters)
+            if reply is not None:
+                self._send(reply)
+                return
             self._frames = Frames()
-        self._frames.feed(server.view[:nbytes])
+        self._frames.feed(data)
         if not self._queued:
             self._queued = True
             server.crowd.queue(self)
@@ -234,7 +273,7 @@ class _Connection(asyncio.BufferedProtocol):
             try:
                 message = frames.next(SCAN_STEPS)
             except (Malformed, TooLarge) as error:
-                self._send(replies)
+                self._send(b"".join(replies))
                 self._give_up(error)
                 return False
             if message is not None:
@@ -242,7 +281,7 @@ class _Connection(asyncio.BufferedProtocol):
                 replies.append(reply)
                 size += len(reply)
                 if size > FLUSH:
-                    self._send(replies)
+                    self._send(b"".join(replies))
                     replies, size = [], 0
             elif frames.starved:
                 if not frames:
@@ -251,7 +290,7 @@ class _Connection(asyncio.BufferedProtocol):
             if monotonic() > until:
                 more = True
                 break
-        self._send(replies)
+        self._send(b"".join(replies))
         self._queued = more = more and self._writing
         self._read_or_wait()
         self._close_if_ended()
@@ -308,15 +347,23 @@ class _Connection(asyncio.BufferedProtocol):
     def _done(self, number: int, method: str, task: asyncio.Future[Any]) -> None:
         self._pending -= 1
         self._server.tasks.discard(task)
-        self._send([self._server.dispatch.outcome(number, method, self.peer, task)])
+        self._send(self._server.dispatch.outcome(number, method, self.peer, task))
         if not self._writing and not self._transport.is_closing():
             self._server.crowd.choked(self)  # has become a larger burden
         self._close_if_ended()
 
     # ---------------------------------------------------------------------------------------------- writing
 
-    def _send(self, replies: list[bytes]) -> None:
-        data = b"".join(replies)
+    def _send(self, data: bytes) -> None:
+        """Send it at once as far as the client takes it; asyncio keeps the rest."""
+        if not self._transport.get_write_buffer_size() and not self._transport.is_closing():
+            try:
+                sent = os.write(self._fd, data)
+            except OSError:
+                sent = 0  # the client takes nothing now, or is gone: asyncio finds out which
+            if sent == len(data):
+                return
+            data = data[sent:]
         if data and not self._transport.is_closing():
             self._transport.write(data)
 
@@ -332,7 +379,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._writing = True
         if self._lost and self.peer.topics:
             lost, self._lost = self._lost, 0
-            self._send([pack([NOTIFICATION, EVENT, [EVENT_LOST, {"count": lost}]])])
+            self._send(pack([NOTIFICATION, EVENT, [EVENT_LOST, {"count": lost}]]))
         if self._frames is not None and not self._queued:
             self._queued = True
             self._server.crowd.queue(self)
@@ -341,7 +388,7 @@ class _Connection(asyncio.BufferedProtocol):
     def send_event(self, data: bytes) -> bool:
         """Send it, or drop and count it if the client does not read."""
         if self._writing and not self._transport.is_closing():
-            self._transport.write(data)
+            self._send(data)
             return True
         self._lost += 1
         self._server.counts["dropped_events"] += 1
@@ -360,7 +407,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._refuse_and_close(reason)
 
     def _refuse_and_close(self, reason: RequestError) -> None:
-        self._send([failure(None, reason)])
+        self._send(failure(None, reason))
         self.hang_up()
 
     def _close_if_ended(self) -> None:

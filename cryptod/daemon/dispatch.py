@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgpack
 import msgspec
@@ -38,6 +38,18 @@ Handler = Callable[[Any, Peer], Any]
 What is given at once is answered at once, before the next request of that client is looked at; an awaitable becomes a
 task, and its reply goes out when it is done. It raises `CryptodError` to refuse.
 """
+
+Express = Callable[[bytes], bytes | None]
+"""The response to the bytes of a request where it can be had in a few steps, else None: what nearly all clients ask nearly always."""
+
+
+class Commands(Protocol):
+    """What the commands do."""
+
+    def table(self) -> Mapping[str, Handler]: ...
+
+    def express(self, message: bytes) -> bytes | None: ...
+
 
 decode_call: Final = msgspec.msgpack.Decoder(tuple[int, int, str, msgspec.Raw]).decode
 """(kind, id, command, parameters): the parameters stay bytes until it is known what they have to be."""

@@ -10,17 +10,21 @@ import asyncio
 import difflib
 import struct
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgpack
+import msgspec
 
 from cryptod import __version__
 from cryptod.daemon.control import Ready
+from cryptod.daemon.dispatch import NOT_UNDERSTOOD
 from cryptod.daemon.listening import Peer
+from cryptod.daemon.publisher import HEADER
 from cryptod.daemon.service import Service
 from cryptod.errors import CryptodError, DataError, RequestError
 from cryptod.market import parse_symbol
 from cryptod.protocol import (
+    COMMANDS,
     JOB_KINDS,
     MAX_SYMBOLS,
     PROTOCOL,
@@ -39,17 +43,21 @@ from cryptod.protocol import (
 )
 from cryptod.store.forecasts import Entry
 
-_FRESH: Final = b"\xa5stale\xc2\xa6reason\xc0"
-_AGE: Final = struct.Struct(">9sq5sd")
+_decode_get: Final = msgspec.msgpack.Decoder(
+    tuple[Literal[0], Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)], Literal["get"], tuple[str]]
+).decode
+"""The kind of a request, its id, the command, the symbol."""
+_FRESH: Final = HEADER + b"\xa5stale\xc2\xa6reason\xc0"
+_STALE: Final = HEADER + b"\xa5stale\xc3\xa6reason"
+_AGE: Final = struct.Struct(">9sq5sd").pack
+_EXPRESS: Final = struct.Struct(f">3sI{1 + len(_FRESH) + 9}sq5sd").pack
+_EXPRESS_FRESH: Final = b"\xc0" + _FRESH + b"\xa7expires\xd3"
 
 
-def answer(entry: Entry, now: int, reason: str | None) -> bytes:
-    """A forecast as it goes over the wire: the rendered pairs, until when it is cached, how old it is now, and why if it is stale."""
-    age = _AGE.pack(b"\xa7expires\xd3", entry.expires, b"\xa3age\xcb", max(0, now - entry.issued) / 1000)
-    if reason is None:
-        return entry.body + age + _FRESH
-    packed: bytes = msgpack.packb(reason)
-    return entry.body + age + b"\xa5stale\xc3\xa6reason" + packed
+def answer(entry: Entry, now: int, reason: str | None) -> tuple[bytes, bytes]:
+    """A forecast as it goes over the wire: why it is stale if it is, until when it is cached, how old it is now; and the rendered pairs."""
+    state = _FRESH if reason is None else _STALE + msgpack.packb(reason)
+    return state + _AGE(b"\xa7expires\xd3", entry.expires, b"\xa3age\xcb", max(0, now - entry.issued) / 1000), entry.body
 
 
 def _exact(text: str, unknown: RequestError) -> str:
@@ -68,10 +76,10 @@ class Handlers:
     """One method per command, of the command's name."""
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        self._service, self._publisher, self._now = service, service.publisher, service.clock.now
 
     def table(self) -> dict[str, Callable[[Any, Peer], Any]]:
-        names = [name for name in vars(type(self)) if not name.startswith("_") and name != "table"]
+        names = [name for name in vars(type(self)) if name in COMMANDS]
         return {name: getattr(self, name) for name in names}
 
     def ping(self, _: Nothing, __: Peer) -> dict[str, Any]:
@@ -83,18 +91,29 @@ class Handlers:
     def health(self, _: Nothing, __: Peer) -> dict[str, Any]:
         return {"severity": self._service.health.severity, "conditions": self._service.health.findings}
 
+    def express(self, message: bytes) -> bytes | None:
+        """The response to a `get` of exactly the name of a coin whose forecast is cached and not stale, in as few steps as can be."""
+        try:
+            _, number, _, (symbol,) = _decode_get(message)
+        except NOT_UNDERSTOOD:
+            return None
+        now = self._now()
+        entry = self._publisher.fresh(symbol, now)
+        if entry is None:
+            return None
+        return _EXPRESS(b"\x94\x01\xce", number, _EXPRESS_FRESH, entry.expires, b"\xa3age\xcb", (now - entry.issued) / 1000) + entry.body
+
     def get(self, request: Get, _: Peer) -> Any:
-        publisher = self._service.publisher
-        now = self._service.clock.now()
-        entry = publisher.cached(request.symbol, now)  # the hot path: an exact name that is in the cache
+        publisher, now = self._publisher, self._now()
+        entry = publisher.cached(request.symbol, now)
         if entry is not None:
-            return Ready(publisher.header + answer(entry, now, publisher.stale_reason(entry, now)))
+            return Ready(*answer(entry, now, publisher.stale_reason(entry, now)))
         return self._compute(self._service.symbols.find(request.symbol), now)
 
     async def _compute(self, symbol: str, now: int) -> Ready:
         publisher = self._service.publisher
         entry = publisher.cached(symbol, now) or await publisher.on_demand(symbol, now)
-        return Ready(publisher.header + answer(entry, now, publisher.stale_reason(entry, now)))
+        return Ready(*answer(entry, now, publisher.stale_reason(entry, now)))
 
     async def get_many(self, request: GetMany, _: Peer) -> Ready:
         service, publisher = self._service, self._service.publisher
@@ -105,7 +124,8 @@ class Handlers:
         known = service.symbols.followed.intersection(wanted)
         if not publisher.has_all(known, now):
             await publisher.fill(known, now)
-        parts, refused = [], {}
+        parts: list[bytes] = []
+        refused = {}
         for i, text in enumerate(wanted):
             entry = publisher.cached(text, now)
             if entry is None:
@@ -117,11 +137,9 @@ class Handlers:
                 except CryptodError as error:
                     refused[text[:64]] = {"code": error.code, "message": error.message, "hint": error.hint}
                     continue
-            parts.append(publisher.header + answer(entry, now, publisher.stale_reason(entry, now)))
+            parts += answer(entry, now, publisher.stale_reason(entry, now))
         packer = msgpack.Packer()
-        array: bytes = packer.pack_array_header(len(parts))
-        body: bytes = packer.pack(refused)
-        return Ready(b"\x82\xa9forecasts" + array + b"".join(parts) + b"\xa7refused" + body)
+        return Ready(b"\x82\xa9forecasts", packer.pack_array_header(len(parts) // 2), *parts, b"\xa7refused", packer.pack(refused))
 
     async def top(self, request: Top, _: Peer) -> list[dict[str, Any]]:
         publisher, followed, now = self._service.publisher, self._service.symbols.followed, self._service.clock.now()

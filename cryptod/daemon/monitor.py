@@ -11,9 +11,10 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 HOUR_MS: Final = 3_600_000
 MIB: Final = 1024 * 1024
@@ -38,13 +39,6 @@ class Resources:
         return self.pss_daemon + self.pss_children
 
 
-def _pss(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
-        return 0
-
-
 def cgroup_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
     """Bytes that the service's control group may use (v2, then v1), 0 where there is no limit."""
     try:
@@ -62,11 +56,14 @@ def cgroup_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
 
 
 class ResourceMeter:
-    """Reads the resources of this process and all its descendants."""
+    """Reads the resources of this process and all its descendants. Made in a thread too: it imports psutil, for 10 ms."""
 
     def __init__(self, state: Path) -> None:
+        import psutil
+
         self._state = state
         self._own = psutil.Process()
+        self._gone = psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError
         self._cpu: dict[int, float] = {}
         self._limit = cgroup_limit()
         self._own.cpu_percent()
@@ -75,13 +72,13 @@ class ResourceMeter:
         """About 2 ms a process: the kernel walks the page tables for the PSS. Call it in a thread."""
         try:
             children = self._own.children(recursive=True)
-        except psutil.NoSuchProcess:
+        except self._gone:
             children = []
         usage = shutil.disk_usage(self._state)
         stores = sum(file.stat().st_blocks * 512 for file in self._state.rglob("*") if file.is_file())
         return Resources(
-            pss_daemon=_pss(self._own),
-            pss_children=sum(_pss(child) for child in children),
+            pss_daemon=self._pss(self._own),
+            pss_children=sum(self._pss(child) for child in children),
             processes=1 + len(children),
             cpu_percent=self._own.cpu_percent(),
             disk_used=stores,
@@ -90,6 +87,12 @@ class ResourceMeter:
             memory_limit=self._limit,
             descriptors=self._own.num_fds(),
         )
+
+    def _pss(self, process: psutil.Process) -> int:
+        try:
+            return int(process.memory_full_info().pss)
+        except self._gone:
+            return 0
 
 
 @dataclass(slots=True)

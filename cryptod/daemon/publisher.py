@@ -1,8 +1,8 @@
 """From candles to published forecasts: the models that serve, the refresh at each candle close, the miss.
 
 Owns the predictor, the forecast cache, the ledger and what is current among the checkpoints. The order is fixed: a
-forecast is in the ledger, synced, before any client can see it. Files and LMDB are written in one thread of their own
-(``disk``), and computing yields to the loop every few coins, so readers are not held up.
+forecast is in the ledger, synced, before any client can see it. All that takes long, computing as well as writing, happens in one
+thread of its own (``disk``), one thing after the other; the loop only looks at what came of it, so readers are not held up.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Any, Final, TypeVar
 
 import msgpack
@@ -34,10 +34,6 @@ T = TypeVar("T")
 
 GRACE_MS: Final = 5 * 60_000
 """A forecast is called stale when a candle has been closed for this long that it does not know."""
-COINS_PER_SLICE: Final = 8
-"""Coins rendered before the loop gets its turn: well under a millisecond."""
-ROWS_PER_SLICE: Final = 4
-"""Hours by which the predictor is advanced before the loop gets its turn."""
 
 log = get_logger("publisher")
 _PACKER = msgpack.Packer(use_single_float=True)
@@ -50,7 +46,7 @@ def _pair(key: str, value: Any, packer: msgpack.Packer = _PACKER) -> bytes:
 
 
 def render(forecasts: Forecasts, i: int, issued: int, horizons: int) -> bytes:
-    """Coin ``i`` of the forecasts as `PAIRS` key/value pairs of the wire's map; what changes with time is added when it is asked for."""
+    """Coin ``i`` of the forecasts as key/value pairs of the wire's map; what changes with time is added when it is asked for (`HEADER`)."""
     close = float(forecasts.close[i])
     quantiles = forecasts.quantiles[i, :horizons]
     return b"".join(
@@ -74,8 +70,9 @@ def render(forecasts: Forecasts, i: int, issued: int, horizons: int) -> bytes:
     )
 
 
-PAIRS: Final = 15
-"""Who changes them raises `cryptod.store.forecasts.VERSION`: bodies that were kept by an older daemon have others."""
+HEADER: Final = b"\xde" + (15 + 4).to_bytes(2, "big")
+"""Opens the map of a forecast: its rendered pairs, and the four that are added at the moment of the answer. Who changes the pairs raises
+`cryptod.store.forecasts.VERSION`: bodies that were kept by an older daemon have others."""
 
 
 class Publisher:
@@ -123,36 +120,39 @@ class Publisher:
         """Coins whose candles had not come in at the last refresh."""
         self.refreshed_at: int = saved.get("at", 0)
         self.error = ""
-        self.header = b"\xde" + (PAIRS + 4).to_bytes(2, "big")
-        """Opens the map of a forecast: its rendered pairs, and the four that are added at the moment of the answer."""
 
     @property
     def horizons(self) -> int:
         return self.config.market.horizons
 
     async def on_disk(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Run in the one thread that writes the serving stores."""
+        """Run in the one thread that writes the serving stores, and computes."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
 
     # What serves
 
     async def load(self) -> None:
         """Take what is current among the checkpoints; one that is damaged is refused, named, and the one before it serves."""
-        self._take(await self.on_disk(self._checkpoints.load_current))
+        await self._take(self._checkpoints.load_current)
 
-    def _take(self, current: Current) -> None:
-        self.refused = dict(current.refused)
+    async def _take(self, read: Callable[[], Current]) -> None:
+        """What is current from now on is what ``read`` gives."""
+        current, models, refused, predictor = await self.on_disk(self._built, read)
+        self.models, self.refused, self.predictor = models, refused, predictor
+        self._model_of = {symbol: model.name for model in models for symbol in model.symbols}
+        self.generation, self.promoted_at = current.generation, current.promoted_at
+
+    def _built(self, read: Callable[[], Current]) -> tuple[Current, tuple[Model, ...], dict[str, str], Predictor]:
+        current = read()
+        refused = dict(current.refused)
         models = []
         for checkpoint in current.checkpoints:
             try:
                 models.append(Model.from_checkpoint(checkpoint.name, checkpoint.arrays, checkpoint.meta))
             except CheckpointError as error:
-                self.refused[checkpoint.name] = str(error)
+                refused[checkpoint.name] = str(error)
                 log.error("a checkpoint was refused", model=checkpoint.name, error=error.message, hint=error.hint)
-        self.models = tuple(models)
-        self._model_of = {symbol: model.name for model in models for symbol in model.symbols}
-        self.predictor = Predictor(self.models, self._scoring.learning)
-        self.generation, self.promoted_at = current.generation, current.promoted_at
+        return current, tuple(models), refused, Predictor(models, self._scoring.learning)
 
     def serving(self) -> dict[str, tuple[str, ...]]:
         """Current checkpoints -> the coins that each serves: a coin is served by the newest one that knows it."""
@@ -161,12 +161,12 @@ class Publisher:
     async def promote(self, name: str, now: int, run: str, followed: Collection[str]) -> None:
         """Make a checkpoint current, after it has been read back and found sound. Those of one ``run`` are rolled back as one."""
         async with self._lock:
-            self._take(await self.on_disk(functools.partial(self._checkpoints.promote, [name], now, run=run, followed=followed)))
+            await self._take(functools.partial(self._checkpoints.promote, [name], now, run=run, followed=followed))
 
     async def roll_back(self, steps: int, now: int) -> None:
         """Go back to the models before the last promotion(s)."""
         async with self._lock:
-            self._take(await self.on_disk(self._checkpoints.rollback, steps, now))
+            await self._take(functools.partial(self._checkpoints.rollback, steps, now))
 
     async def prune(self, protect: Iterable[str]) -> None:
         """Remove the checkpoints that no kept generation names."""
@@ -197,7 +197,7 @@ class Publisher:
         if model is not None:
             root, name = self._checkpoints.root, f"{cutoff}-{BASE}"
             written = await self.on_disk(lambda: write_checkpoint(root, name, model.arrays(), model.document(), created=cutoff))
-            self._take(await self.on_disk(functools.partial(self._checkpoints.promote, [written.name], now, followed=followed)))
+            await self._take(functools.partial(self._checkpoints.promote, [written.name], now, followed=followed))
             log.info("coins without a model are served by the base model", coins=len(model.symbols), model=written.name)
 
     # The refresh
@@ -242,25 +242,27 @@ class Publisher:
         if not behind:
             return
         start = min(self.predictor.needs(symbol) for symbol in behind)
-        panel = await asyncio.to_thread(self._candles, tuple(behind), start, cutoff)
-        step = ROWS_PER_SLICE * self._timeframe.ms
-        for first in range(start, cutoff, step):
-            self.predictor.advance(panel.rows(first, min(first + step, cutoff)))
-            await asyncio.sleep(0)
+        await self.on_disk(lambda: self.predictor.advance(self._candles(tuple(behind), start, cutoff)))
 
     async def _issue(self, symbols: tuple[str, ...], cutoff: int, now: int, ttl_ms: int) -> None:
         """Forecast, write the ledger, render, cache: in this order."""
         if not symbols:
             return
-        forecasts = self._forecast(symbols, cutoff)
-        await asyncio.sleep(0)
+        forecasts = await self.on_disk(self._forecast, symbols, cutoff)
         await self.on_disk(self._record, forecasts, now)
-        entries = []
-        for i in range(len(symbols)):
-            entries.append(self._entry(forecasts, i, now, now + ttl_ms))
-            if i % COINS_PER_SLICE == COINS_PER_SLICE - 1:
-                await asyncio.sleep(0)
-        await self._keep(entries)
+        await self._keep(await self.on_disk(self._entries, forecasts, now, now + ttl_ms))
+
+    async def _keep_behind(self, entry: Entry) -> None:
+        """As `_keep`, but the disk has it a moment later than who waits for it: it is only for the next start."""
+        await self.on_disk(functools.partial(self._cache.put, [entry], durable=False))
+        if self.config.prediction_cache.enabled:
+            self._disk.submit(self._cache.put, [entry]).add_done_callback(self._kept)
+
+    def _kept(self, future: Future[None]) -> None:
+        if isinstance(error := future.exception(), StoreError):
+            self._failed(error)
+        elif error is not None:
+            raise error
 
     async def _keep(self, entries: list[Entry]) -> None:
         """Into the cache, from where they are answered; in memory alone if the disk does not take them, or is not to."""
@@ -288,18 +290,27 @@ class Publisher:
             forecasts.said,
         )  # fmt: skip
 
-    def _entry(self, forecasts: Forecasts, i: int, issued: int, expires: int) -> Entry:
-        return Entry(
-            symbol=forecasts.symbols[i], cutoff=int(forecasts.cutoffs[i]), issued=issued, expires=expires, model=forecasts.models[i],
-            body=render(forecasts, i, issued, self.horizons), close=float(forecasts.close[i]), score=float(forecasts.score[i]),
-            p_up=forecasts.p_up[i], volatility=forecasts.volatility[i], expected_return=forecasts.expected_return[i],
-        )  # fmt: skip
+    def _entries(self, forecasts: Forecasts, issued: int, expires: int) -> list[Entry]:
+        return [
+            Entry(
+                symbol=symbol, cutoff=int(forecasts.cutoffs[i]), issued=issued, expires=expires, model=forecasts.models[i],
+                body=render(forecasts, i, issued, self.horizons), close=float(forecasts.close[i]), score=float(forecasts.score[i]),
+                p_up=forecasts.p_up[i], volatility=forecasts.volatility[i], expected_return=forecasts.expected_return[i],
+            )
+            for i, symbol in enumerate(forecasts.symbols)
+        ]  # fmt: skip
 
     # Answers
 
     def cached(self, symbol: str, now: int) -> Entry | None:
         """The entry of exactly this symbol, if there is one that has not expired."""
         return self._cache.get(symbol, now) if self.config.prediction_cache.enabled else None
+
+    def fresh(self, symbol: str, now: int) -> Entry | None:
+        """The entry of exactly this symbol, if it has neither expired nor gone stale. Counts a hit, and nothing otherwise."""
+        if not self.config.prediction_cache.enabled:
+            return None
+        return self._cache.fresh(symbol, now, now - GRACE_MS - self._timeframe.ms)
 
     def _unchanged(self, symbol: str) -> Entry | None:
         """The coin's last forecast, if one made now would say the same: no newer candle, no other model."""
@@ -336,7 +347,7 @@ class Publisher:
                 # Nothing has changed since it was issued: it is issued on, and its age says how old it is.
                 entry = dataclasses.replace(unchanged, expires=expires)
             else:
-                forecasts = self._forecast((symbol,), self.predictor.needs(symbol))
+                forecasts = await self.on_disk(self._forecast, (symbol,), self.predictor.needs(symbol))
                 if unchanged is None:  # otherwise the ledger has these very figures
                     try:
                         await self.on_disk(self._record, forecasts, now)
@@ -345,8 +356,8 @@ class Publisher:
                         if (last := self._cache.last(symbol)) is None:
                             raise
                         return last  # what is not in the ledger is shown to nobody
-                entry = self._entry(forecasts, 0, unchanged.issued if unchanged else now, expires)
-            await self._keep([entry])
+                [entry] = self._entries(forecasts, unchanged.issued if unchanged else now, expires)
+            await self._keep_behind(entry)
         return entry
 
     async def fill(self, symbols: Iterable[str], now: int) -> None:

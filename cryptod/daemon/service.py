@@ -26,7 +26,7 @@ from cryptod import __version__, logs
 from cryptod.clock import Clock, SystemClock
 from cryptod.config import Config, Loaded, load, reloaded, restart_needed
 from cryptod.daemon.collection import Collection
-from cryptod.daemon.control import ControlServer, Handler
+from cryptod.daemon.control import Commands, ControlServer
 from cryptod.daemon.job import Job
 from cryptod.daemon.listening import inherited_sockets, may_change
 from cryptod.daemon.monitor import HOUR_MS, Facts, Health, ResourceMeter, Resources
@@ -86,7 +86,7 @@ def periodic_rows(config: Config) -> tuple[Periodic, ...]:
 class Service:
     """One daemon on one state directory.
 
-    ``handlers`` makes the table of what the commands do; ``notifier`` speaks to systemd; ``environ`` is the process's
+    ``commands`` makes the table of what the commands do; ``notifier`` speaks to systemd; ``environ`` is the process's
     environment; ``config_path`` is read again on SIGHUP; ``base`` is the folder of the base model.
     """
 
@@ -94,7 +94,7 @@ class Service:
         self,
         loaded: Loaded,
         clock: Clock,
-        handlers: Callable[[Service], Mapping[str, Handler]],
+        commands: Callable[[Service], Commands],
         *,
         notifier: Notifier,
         environ: MutableMapping[str, str],
@@ -104,7 +104,7 @@ class Service:
         self.config = loaded.config
         self.clock = clock
         self.pid = os.getpid()
-        self._handlers = handlers
+        self._commands = commands
         self._environ = environ
         self._config_path, self._base_path = config_path, base
         self._notifier = notifier
@@ -116,6 +116,7 @@ class Service:
         self._refresh_retry_at = 0.0
         self.health = Health()
         self.resources = Resources()
+        self._meter: ResourceMeter | None = None
         self.peak_pss = 0
         self.clock_step = 0.0
         self._clock_offset = self._offset()
@@ -184,9 +185,9 @@ class Service:
         self.scorecards = Scorecards(self.pool, self.ledger, root / "serving", self.clock.now)
         self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
         self.scheduler = Scheduler(periodic_rows(self.config), self.records.get("last_runs") or {}, born=now)
-        self.control = ControlServer(self._handlers(self), allowed=may_change(os.getuid(), self.config.socket.group))
+        commands, allowed = self._commands(self), may_change(os.getuid(), self.config.socket.group)
+        self.control = ControlServer(commands.table(), allowed=allowed, express=commands.express)
         self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self._monotonic)
-        self._meter = ResourceMeter(root)
 
     def _lock_directory(self, root: Path, stack: contextlib.AsyncExitStack) -> None:
         """One daemon for one state directory: two would overwrite each other's files."""
@@ -410,10 +411,15 @@ class Service:
 
     async def _read_resources(self) -> None:
         loop = asyncio.get_running_loop()
-        self.resources = await loop.run_in_executor(None, self._meter.read)
+        self.resources = await loop.run_in_executor(None, self._measure)
         self.peak_pss = max(self.peak_pss, self.resources.pss_total)
         await self.publisher.on_disk(self._monotonic)  # a disk that hangs must not look alive
         self.watchdog.beat("disk")
+
+    def _measure(self) -> Resources:
+        if self._meter is None:
+            self._meter = ResourceMeter(self.state)
+        return self._meter.read()
 
     async def _judge(self) -> None:
         if self.store_error and not self._refresh_is_waiting():

@@ -75,6 +75,14 @@ class ForecastCache:
         self._expired += 1
         return None
 
+    def fresh(self, symbol: str, now: int, after: int) -> Entry | None:
+        """As `get`, if its cutoff lies after; otherwise None, which counts nothing."""
+        entry = self._entries.get(symbol)
+        if entry is None or not entry.issued <= now < entry.expires or entry.cutoff <= after:
+            return None
+        self._hits += 1
+        return entry
+
     def last(self, symbol: str) -> Entry | None:
         """The coin's latest forecast, be it expired. Counts nothing."""
         return self._entries.get(symbol)

@@ -22,7 +22,6 @@ from multiprocessing.connection import wait
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import psutil
 
 from cryptod import logs
 from cryptod.errors import CryptodError, ExchangeError
@@ -112,6 +111,8 @@ def _limit_threads(threads: int) -> None:
 
 def _make_small(settings: Settings) -> None:
     """Lowest priority for processor and disk, a cap on memory, and first in line when the kernel must end somebody."""
+    import psutil  # here, because the daemon imports this module at its start
+
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, settings.nice)
     with suppress(OSError, psutil.Error):

@@ -1,35 +1,27 @@
-"""How fast a cached forecast is served, beside what the machine can do at all. Run it by hand, or with `make bench`.
+"""How fast the daemon answers, beside what the machine can do at all: idle, while it trains, while it refreshes, from its start on.
 
-    python tests/bench/bench_serving.py [--seconds 2] [--clients 16] [--socket PATH --symbol BTC/USDT]
+    python -m tests.bench.bench_serving [--coins 100] [--seconds 3] [--clients 16]
 
-In one run, taking turns so that a busy moment of the machine meets all of them alike:
+A whole house runs: a simulated exchange, `cryptod run`, models trained on six months of candles. What is compared is measured in
+turns, so that a busy moment of the machine meets all of it alike:
 
 * floor: two bare Python processes that send the same bytes to and fro over a Unix socket; nothing is parsed;
-* asyncio: the same with a protocol of asyncio that does nothing else: the daemon has one loop, and this is what it costs;
 * raw: a request to the control socket and the bytes of its reply, undecoded;
 * client: `Client.get`, decoded to a `Forecast`;
-* redis: redis-py with hiredis, GET of the same bytes and their decoding with msgpack (if redis-server and both are there);
+* redis: redis-py with hiredis, GET of the same bytes and their decoding with msgpack;
 * the rate with several client processes, of the control socket and of a bare epoll server with the same bytes.
-
-Without ``--socket`` a control server with one ready forecast runs in a process of its own; with it, a whole daemon is asked.
-The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
-import json
 import multiprocessing
-import os
-import select
-import shutil
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,155 +30,21 @@ from typing import Any
 import msgpack
 
 from cryptod.client import Client
-from cryptod.daemon.control import ControlServer, Ready
-from cryptod.market import QUANTILE_LEVELS
+from tests.bench import peers
+from tests.bench.figures import Figure, house, percentile, ratio_of, report, take_turns
+from tests.integration.house import BIN, Daemon
 
-Measured = dict[str, list[float]]
-WARM_UP = 500
-ROUND = 500
-"""Requests of one kind before it is the next one's turn."""
-
-
-def forecast_bytes(symbol: str = "BTC/USDT") -> bytes:
-    """A forecast as it is on the wire: single floats, about 2.6 kB."""
-    horizons = range(1, 25)
-    pack = msgpack.Packer(use_single_float=True).pack
-    quantiles = [[(level - 0.5) * horizon / 100 for level in QUANTILE_LEVELS] for horizon in horizons]
-    fields = {
-        "symbol": symbol, "cutoff": 1_700_000_000_000, "issued": 1_700_000_005_000, "expires": 1_700_003_600_000,
-        "model": "full-20231112T0200-1", "close": 37123.45, "horizons": list(horizons), "levels": list(QUANTILE_LEVELS),
-        "quantiles": quantiles, "prices": [[37123.45 * (1 + q) for q in row] for row in quantiles], "p_up": [0.5] * 24,
-        "volatility": [0.01] * 24, "expected_return": [0.001] * 24, "score": 0.25, "flags": [], "age": 12.5, "stale": False, "reason": None,
-    }  # fmt: skip
-    data: bytes = pack(fields)
-    return data
+COIN = "BTC/USDT"
+GET = msgpack.packb([0, 1, "get", [COIN]])
+HEAD = 8
+"""Bytes of a response before its result."""
+REFRESH_SPEED = 720.0
+"""A simulated hour lasts five seconds."""
 
 
-# -------------------------------------------------------------------------------------------------- servers, a process each
-
-
-def serve_control(path: str) -> None:
-    """The control server with one ready forecast, put together at each request as the daemon does it."""
-    body = forecast_bytes()
-    head, tail = body[:-20], body[-20:]
-
-    async def run() -> None:
-        server = ControlServer({"get": lambda request, peer: Ready(head, tail)}, allowed=lambda peer: False)
-        await server.start(path)
-        await asyncio.Event().wait()
-
-    asyncio.run(run())
-
-
-def serve_ping_pong(path: str, reply: bytes) -> None:
-    """One client, blocking: what came is answered with the reply."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen()
-    while True:
-        connection, _ = listener.accept()
-        while connection.recv(65536):
-            connection.sendall(reply)
-
-
-def serve_asyncio(path: str, reply: bytes) -> None:
-    """As little as an asyncio server can do."""
-    buffer = bytearray(65536)
-
-    class Bare(asyncio.BufferedProtocol):
-        def connection_made(self, transport: Any) -> None:
-            self.transport = transport
-
-        def get_buffer(self, sizehint: int) -> bytearray:
-            return buffer
-
-        def buffer_updated(self, nbytes: int) -> None:
-            self.transport.write(reply)
-
-    async def run() -> None:
-        await asyncio.get_running_loop().create_unix_server(Bare, path)
-        await asyncio.Event().wait()
-
-    asyncio.run(run())
-
-
-def serve_epoll(path: str, reply: bytes) -> None:
-    """As little as a server for many clients can do: wait, receive, send."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen(64)
-    listener.setblocking(False)
-    poll = select.epoll()
-    poll.register(listener.fileno(), select.EPOLLIN)
-    connections: dict[int, socket.socket] = {}
-    while True:
-        for fd, _ in poll.poll():
-            if fd == listener.fileno():
-                connection, _ = listener.accept()
-                connection.setblocking(False)
-                connections[connection.fileno()] = connection
-                poll.register(connection.fileno(), select.EPOLLIN)
-            elif connections[fd].recv(65536):
-                connections[fd].send(reply)
-            else:
-                poll.unregister(fd)
-                connections.pop(fd).close()
-
-
-@contextlib.contextmanager
-def process(target: Callable[..., None], path: str, *arguments: Any) -> Iterator[str]:
-    """A server in a process of its own, answering; killed at the end."""
-    one = multiprocessing.get_context("spawn").Process(target=target, args=(path, *arguments), daemon=True)
-    one.start()
-    try:
-        wait_for(path)
-        yield path
-    finally:
-        one.kill()
-        one.join()
-
-
-def wait_for(path: str) -> None:
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(path) == 0:
-                return
-        time.sleep(0.01)
-    raise SystemExit(f"nothing answers on {path}")
-
-
-@contextlib.contextmanager
-def redis_client(folder: Path, value: bytes) -> Iterator[Any]:
-    """A redis-py client with hiredis of a redis-server of our own, or None where they are not installed."""
-    server = shutil.which("redis-server")
-    try:
-        import hiredis  # noqa: F401 - redis-py uses it where it is
-        import redis
-    except ImportError:
-        server = None
-    if server is None:
-        yield None
-        return
-    path = str(folder / "redis.sock")
-    one = subprocess.Popen([server, "--port", "0", "--unixsocket", path, "--save", "", "--dir", str(folder)], stdout=subprocess.DEVNULL)
-    try:
-        wait_for(path)
-        client = redis.Redis(unix_socket_path=path)
-        client.set("BTC/USDT", value)
-        yield client
-        client.close()
-    finally:
-        one.terminate()
-        one.wait()
-
-
-# -------------------------------------------------------------------------------------------------- clients
-
-
-def connected(path: str) -> socket.socket:
+def connected(path: str | Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(path)
+    connection.connect(str(path))
     return connection
 
 
@@ -197,60 +55,100 @@ def exchange(connection: socket.socket, request: bytes, size: int) -> None:
         size -= len(connection.recv(65536))
 
 
-def request_and_size(path: str, symbol: str) -> tuple[bytes, int]:
-    """The request for this coin, and the bytes of its reply."""
-    request = msgpack.packb([0, 1, "get", [symbol]])
+def reply_to(path: str | Path, request: bytes) -> bytes:
+    """The bytes of the reply."""
     with connected(path) as connection:
         connection.sendall(request)
-        size = 0
-        messages = msgpack.Unpacker()
+        data, messages = b"", msgpack.Unpacker()
         while True:
-            data = connection.recv(65536)
-            size += len(data)
-            messages.feed(data)
+            part = connection.recv(65536)
+            data += part
+            messages.feed(part)
             for message in messages:
                 if message[2] is not None:
-                    raise SystemExit(f"{symbol}: {message[2]}")
-                return request, size
+                    raise SystemExit(f"{request!r}: {message[2]}")
+                return data
 
 
-def take_turns(kinds: dict[str, Callable[[], object]], seconds: float) -> Measured:
-    """Microseconds of each call of each kind, in rounds."""
-    found: Measured = {name: [] for name in kinds}
-    for call in kinds.values():
-        for _ in range(WARM_UP):
-            call()
-    end = time.perf_counter() + seconds * len(kinds)
-    clock = time.perf_counter
-    while clock() < end:
-        for name, call in kinds.items():
-            row = found[name]
-            for _ in range(ROUND):
-                begin = clock()
-                call()
-                row.append((clock() - begin) * 1e6)
-    return found
+# -------------------------------------------------------------------------------------------------- one client, idle
 
 
-def hammer(path: str, request: bytes, size: int, seconds: float, start: Any, counts: Any) -> None:
+def one_client(daemon: Daemon, folder: Path, seconds: float) -> Iterator[Figure]:
+    reply = reply_to(daemon.socket, GET)
+    size = len(reply)
+    with contextlib.ExitStack() as stack:
+        floor = stack.enter_context(connected(stack.enter_context(peers.serving(peers.ping_pong, folder, reply))))
+        redis = stack.enter_context(peers.redis(folder))
+        client, raw = stack.enter_context(daemon.client()), stack.enter_context(connected(daemon.socket))
+        calls: dict[str, Callable[[], object]] = {
+            "floor": lambda: exchange(floor, GET, size),
+            "raw": lambda: exchange(raw, GET, size),
+            "client": lambda: client.get(COIN),
+        }
+        if redis is None:
+            print("no figures of Redis: install redis-tools (Debian), redis and hiredis (`make bench-serving` does)")
+        else:
+            redis.set(COIN, reply[HEAD:])
+            calls["redis"] = lambda: msgpack.unpackb(redis.get(COIN))
+        found = take_turns(calls, seconds)
+        p50 = {name: percentile(values, 0.5) for name, values in found.items()}
+        print(f"a reply of {size} bytes; one client, microseconds\n\n{'':<8}{'p50':>9}{'p99':>9}{'p99.9':>9}{'calls':>9}")
+        for name, values in found.items():
+            print(f"{name:<8}{''.join(f'{percentile(values, share):>9.1f}' for share in (0.5, 0.99, 0.999))}{len(values):>9}")
+        yield Figure("get_raw_p50", p50["raw"], "us", 1.25, "lower", p50["floor"], ratio_of(found, "raw", "floor"))
+        if redis is not None:
+            yield Figure("get_client_p50", p50["client"], "us", 1.0, "lower", p50["redis"], ratio_of(found, "client", "redis"))
+        yield Figure("get_client_p99", percentile(found["client"], 0.99) / 1000, "ms", 1.0, "lower")
+        everything = msgpack.packb([0, 1, "get_many", [None]])
+        many = len(reply_to(daemon.socket, everything))
+        slow = take_turns(
+            {
+                "top": lambda: client.top(20),
+                "get_many": lambda: exchange(raw, everything, many),
+                "get_many_client": lambda: client.get_many(),
+            },
+            seconds / 3, 20,
+        )  # fmt: skip
+        yield Figure("top_20_p50", percentile(slow["top"], 0.5) / 1000, "ms", 1.0, "lower")
+        yield Figure("get_many_p50", percentile(slow["get_many"], 0.5) / 1000, "ms", 1.0, "lower")
+        yield Figure("get_many_decoded_p50", percentile(slow["get_many_client"], 0.5) / 1000, "ms", None, "lower")
+        yield from misses(client, 100)
+
+
+def misses(client: Client, count: int) -> Iterator[Figure]:
+    """A coin whose forecast was dropped: computed, written to the ledger, synced, sent."""
+    times = []
+    for _ in range(count):
+        client.cache_clear([COIN])
+        begin = time.perf_counter()
+        client.get(COIN)
+        times.append((time.perf_counter() - begin) * 1000)
+    yield Figure("miss_p50", percentile(times, 0.5), "ms", 5.0, "lower")
+    yield Figure("miss_p99", percentile(times, 0.99), "ms", None, "lower")
+
+
+# -------------------------------------------------------------------------------------------------- many clients
+
+
+def hammer(path: str, size: int, seconds: float, start: Any, counts: Any) -> None:
     """One of many client processes: as many requests as go in this time."""
-    connection = connected(path)
-    exchange(connection, request, size)
-    start.wait()
-    end = time.perf_counter() + seconds
-    count = 0
-    while time.perf_counter() < end:
-        for _ in range(20):
-            exchange(connection, request, size)
-        count += 20
+    with connected(path) as connection:
+        exchange(connection, GET, size)
+        start.wait()
+        end = time.perf_counter() + seconds
+        count = 0
+        while time.perf_counter() < end:
+            for _ in range(20):
+                exchange(connection, GET, size)
+            count += 20
     counts.put(count)
 
 
-def rate(path: str, request: bytes, size: int, clients: int, seconds: float) -> float:
+def rate(path: str, size: int, clients: int, seconds: float) -> float:
     """Requests a second that so many client processes get answered together."""
     context = multiprocessing.get_context("fork")
     start, counts = context.Barrier(clients), context.Queue()
-    crowd = [context.Process(target=hammer, args=(path, request, size, seconds, start, counts), daemon=True) for _ in range(clients)]
+    crowd = [context.Process(target=hammer, args=(path, size, seconds, start, counts), daemon=True) for _ in range(clients)]
     for one in crowd:
         one.start()
     total: int = sum(counts.get() for _ in crowd)
@@ -259,86 +157,122 @@ def rate(path: str, request: bytes, size: int, clients: int, seconds: float) -> 
     return total / seconds
 
 
-# -------------------------------------------------------------------------------------------------- figures
+def many_clients(daemon: Daemon, folder: Path, clients: int, seconds: float) -> Iterator[Figure]:
+    reply = reply_to(daemon.socket, GET)
+    with peers.serving(peers.epoll, folder, reply) as bare:
+        rates = [[rate(path, len(reply), clients, seconds / 4) for path in (str(daemon.socket), bare)] for _ in range(5)]
+    ours, least = (statistics.median(column) for column in zip(*rates, strict=True))
+    ratio = statistics.median(row[0] / row[1] for row in rates)
+    yield Figure(f"get_rate_{clients}_clients", ours, "1/s", 0.65, "higher", least, ratio)
 
 
-def percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+# -------------------------------------------------------------------------------------------------- beside other work
 
 
-def figure(
-    value: float, unit: str, target: float | None, better: str, peer: float | None = None, ratio: float | None = None
-) -> dict[str, Any]:
-    """One entry of the last line. ``target`` is for the ratio where there is one, else for the value."""
-    entry: dict[str, Any] = {"value": round(value, 2), "unit": unit, "target": target, "better": better}
-    if peer is not None and ratio is not None:
-        entry.update(peer=round(peer, 2), ratio=round(ratio, 3))
-    judged = value if ratio is None else ratio
-    entry["met"] = None if target is None else judged <= target if better == "lower" else judged >= target
-    return entry
+def gets(client: Client, until: Callable[[], bool]) -> list[tuple[float, float]]:
+    """(when it was asked, seconds until it was answered) of one get after the other; ``until`` is asked every quarter of a second."""
+    found: list[tuple[float, float]] = []
+    look = time.monotonic() + 0.25
+    while True:
+        begin = time.monotonic()
+        client.get(COIN)
+        found.append((begin, time.monotonic() - begin))
+        if begin > look:
+            if until():
+                return found
+            look = time.monotonic() + 0.25
+
+
+def while_it_trains(daemon: Daemon) -> Iterator[Figure]:
+    with daemon.client() as client, daemon.client() as other:
+        number = other.train("full")["id"]
+        found = gets(client, lambda: other.jobs(1)[0]["state"] not in ("queued", "running"))
+        (job,) = (row for row in other.jobs(1) if row["id"] == number)
+    times = [took * 1000 for _, took in found]
+    print(f"\na full retrain: {job['state']} in {found[-1][0] - found[0][0]:.1f} s, {len(times):,} gets meanwhile")
+    yield Figure("get_client_p50_training", percentile(times, 0.5), "ms", None, "lower")
+    yield Figure("get_client_p99_training", percentile(times, 0.99), "ms", 2.0, "lower")
+
+
+def while_it_refreshes(daemon: Daemon, refreshes: int) -> Iterator[Figure]:
+    """The hour's refresh, with the collecting before it: the longest that a get takes meanwhile, which is one in hundreds."""
+    published: list[tuple[float, float]] = []
+
+    def watch() -> None:
+        with daemon.client() as other:
+            other.subscribe(["forecasts"])
+            while len(published) < refreshes:
+                if other.next_event(30.0) is None:
+                    raise SystemExit("no forecasts were published for 30 s")
+                end = time.monotonic()
+                published.append((end, float(other.cache_stats()["refresh_seconds"])))
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    with daemon.client() as client:
+        found = gets(client, lambda: not watching.is_alive())
+    worst, seconds = [], []
+    for end, took in published[1:]:  # the first one catches up with the time since the last daemon
+        inside = [wait for begin, wait in found if begin < end and begin + wait > end - took]
+        worst.append(max(inside) * 1000)
+        seconds.append(took)
+    print(f"\n{len(worst)} hourly refreshes, the longest get in each: {', '.join(f'{wait:.2f}' for wait in worst)} ms")
+    print(f"p99.9 of all gets meanwhile: {percentile([wait * 1000 for _, wait in found], 0.999):.2f} ms")
+    yield Figure("refresh_longest_get", statistics.median(worst), "ms", 1.0, "lower")
+    yield Figure("refresh_seconds", statistics.median(seconds), "s", 0.3, "lower")
+
+
+# -------------------------------------------------------------------------------------------------- from the start on
+
+
+def from_the_start(daemon: Daemon, count: int) -> Iterator[Figure]:
+    """``daemon`` is stopped and started ``count`` times on its store; the cache lacks one coin each time."""
+    rows = []
+    for _ in range(count):
+        with daemon.client() as client:
+            client.cache_clear([COIN])
+        daemon.stop()
+        daemon.start().ready()
+        ready = daemon.notify.times("READY=1")[0] - daemon.began
+        with daemon.client() as client:
+            begin = time.monotonic()
+            client.get("ETH/USDT")
+            first = time.monotonic() - begin
+            client.get(COIN)
+            rows.append((ready, first * 1000, time.monotonic() - daemon.began))
+    ready, first, miss = (statistics.median(column) for column in zip(*rows, strict=True))
+    yield Figure("start_to_ready", ready, "s", 0.3, "lower")
+    yield Figure("first_answer_after_ready", first, "ms", 5.0, "lower")
+    yield Figure("start_to_miss_answered", miss, "s", 0.5, "lower")
+
+
+def command_line(daemon: Daemon, count: int) -> Iterator[Figure]:
+    times = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        subprocess.run([str(BIN / "cryptoctl"), "get", COIN], env=daemon.environ, check=True, stdout=subprocess.DEVNULL)
+        times.append((time.perf_counter() - begin) * 1000)
+    yield Figure("cryptoctl_get_p50", percentile(times, 0.5), "ms", 60.0, "lower")
 
 
 def main() -> None:
-    """Measure, print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each kind of call, and for each rate")
+    parser.add_argument("--coins", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each kind of call")
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--socket", default="", help="of a running daemon, which is asked instead of a server of our own")
-    parser.add_argument("--symbol", default="BTC/USDT")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as name, house(options.coins) as daemon:
         folder = Path(name)
-        path = options.socket or stack.enter_context(process(serve_control, str(folder / "c.sock")))
-        request, size = request_and_size(path, options.symbol)
-        reply = bytes(size)
-        floor_path = stack.enter_context(process(serve_ping_pong, str(folder / "floor.sock"), reply))
-        # The probe of `wait_for` was the first client of the ping-pong server; it has hung up, and ours comes next.
-        client = stack.enter_context(Client(path))
-        raw, floor = stack.enter_context(connected(path)), stack.enter_context(connected(floor_path))
-        loop = stack.enter_context(connected(stack.enter_context(process(serve_asyncio, str(folder / "loop.sock"), reply))))
-        redis = stack.enter_context(redis_client(folder, forecast_bytes()))
-        kinds: dict[str, Callable[[], object]] = {
-            "floor": lambda: exchange(floor, request, size),
-            "asyncio": lambda: exchange(loop, request, size),
-            "raw": lambda: exchange(raw, request, size),
-            "client": lambda: client.get(options.symbol),
-        }
-        if redis is not None:
-            kinds["redis"] = lambda: msgpack.unpackb(redis.get("BTC/USDT"))
-        found = take_turns(kinds, options.seconds)
-        epoll_path = stack.enter_context(process(serve_epoll, str(folder / "epoll.sock"), reply))
-        rates = [[rate(one, request, size, options.clients, options.seconds / 2) for one in (path, epoll_path)] for _ in range(3)]
-        ours, bare = (statistics.median(column) for column in zip(*rates, strict=True))
-    report(found, ours, bare, options.clients, size)
-
-
-def report(found: Measured, ours: float, bare: float, clients: int, size: int) -> None:
-    print(f"a reply of {size} bytes over a Unix socket, {os.cpu_count()} cores, Python {sys.version.split()[0]}\n")
-    print(f"{'one client, microseconds':<36}{'p50':>9}{'p99':>9}{'p99.9':>9}{'calls':>9}")
-    titles = {
-        "floor": "floor: ping-pong of bare processes",
-        "asyncio": "a bare asyncio protocol",
-        "raw": "control socket, raw reply",
-        "client": "Client.get, decoded",
-        "redis": "redis-py + hiredis GET, decoded",
-    }
-    for name, values in found.items():
-        row = "".join(f"{percentile(values, share):>9.1f}" for share in (0.5, 0.99, 0.999))
-        print(f"{titles[name]:<36}{row}{len(values):>9}")
-    print(f"\n{f'{clients} client processes':<36}{'requests/s':>12}")
-    print(f"{'control socket':<36}{ours:>12,.0f}\n{'bare epoll server':<36}{bare:>12,.0f}\n")
-    p50 = {name: percentile(values, 0.5) for name, values in found.items()}
-    figures = {
-        "get_raw_p50": figure(p50["raw"], "us", 1.25, "lower", p50["floor"], p50["raw"] / p50["floor"]),
-        "get_raw_p50_of_asyncio": figure(p50["raw"], "us", None, "lower", p50["asyncio"], p50["raw"] / p50["asyncio"]),
-        "get_raw_p99": figure(percentile(found["raw"], 0.99), "us", 1000, "lower"),
-        "get_client_p50": figure(p50["client"], "us", None, "lower"),
-        "get_client_p99": figure(percentile(found["client"], 0.99), "us", 1000, "lower"),
-        f"get_rate_{clients}_clients": figure(ours, "1/s", 0.65, "higher", bare, ours / bare),
-    }
-    if "redis" in p50:
-        figures["get_client_p50"] = figure(p50["client"], "us", 1.0, "lower", p50["redis"], p50["client"] / p50["redis"])
-    print(json.dumps(figures))
+        figures += from_the_start(daemon, 7)
+        figures += command_line(daemon, 21)
+        figures += one_client(daemon, folder, options.seconds)
+        figures += many_clients(daemon, folder, options.clients, options.seconds)
+        figures += while_it_trains(daemon)
+        daemon.stop()
+        with house(options.coins, speed=REFRESH_SPEED, trained=False, after=daemon, CRYPTOD_INCREMENTAL_ENABLED="false") as sped:
+            figures += while_it_refreshes(sped, 8)
+    report(figures)
 
 
 if __name__ == "__main__":

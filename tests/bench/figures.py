@@ -6,17 +6,21 @@ Knows nothing of what is measured. A benchmark is ``tests/bench/bench_NAME.py``,
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from tests.integration.house import Daemon, SimulatedExchange, short_folder
+from tests.integration.house import START, Daemon, SimulatedExchange, short_folder
 
+ROOT = Path(__file__).parent.parent.parent
 WARM_UP = 200
 ROUND = 200
 """Calls of one kind before it is the next one's turn."""
@@ -109,16 +113,25 @@ def take_turns(calls: Mapping[str, Callable[[], object]], seconds: float, round_
     return found
 
 
+def ratio_of(found: Mapping[str, list[float]], one: str, other: str, round_: int = ROUND) -> float:
+    """How one kind of call compares with another that took turns with it: the median over the rounds of the ratio of their medians."""
+    medians = [[statistics.median(row[at : at + round_]) for at in range(0, len(row), round_)] for row in (found[one], found[other])]
+    return statistics.median(a / b for a, b in zip(*medians))
+
+
 @contextmanager
-def house(coins: int = 100, *, speed: float = 1.0, trained: bool = True, **settings: Any) -> Iterator[Daemon]:
+def house(coins: int = 100, *, speed: float = 1.0, trained: bool = True, after: Daemon | None = None, **settings: Any) -> Iterator[Daemon]:
     """`cryptod run` against `cryptod simulate`, each a process; with ``trained`` all coins have a model and a forecast.
 
     The state directory and the settings are the `Daemon`'s own, so it can be stopped and started again inside (``daemon.stop()``,
-    ``daemon.start().ready()``). ``settings`` are environment variables: ``CRYPTOD_TRAIN_EPOCHS=5``.
+    ``daemon.start().ready()``). ``after`` such a daemon, which must be stopped, another one goes on from its state and its time, at
+    another ``speed`` of the clock. ``settings`` are environment variables: ``CRYPTOD_TRAIN_EPOCHS=5``.
     """
+    for package in ("cryptod", "ctl"):
+        compileall.compile_dir(ROOT / package, quiet=1)  # as pip does with what it installs: a start is not to pay for it
     given = {"CRYPTOD_UNIVERSE_SIZE": coins, "CRYPTOD_TRAIN_BATCH_SIZE": 25, "CRYPTOD_TRAIN_MONTHS_BACK": 6} | settings
-    market = SimulatedExchange("--coins", str(coins), "--seed", "7", speed=speed)
-    with short_folder() as folder, market, Daemon(folder, market, **given) as daemon:
+    market = SimulatedExchange("--coins", str(coins), "--seed", "7", speed=speed, start=after.exchange.now() if after else START)
+    with short_folder() as folder, market, Daemon(folder, market, state=after.state if after else None, **given) as daemon:
         if trained:
             daemon.wait_for(
                 lambda client: client.status()["training"]["last_full"] and client.cache_stats()["entries"] >= coins,
