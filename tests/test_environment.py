@@ -315,7 +315,8 @@ def mapped(path: Path) -> int:
 def test_pages_that_were_read_are_given_back_and_can_be_read_on(tmp_path: Path) -> None:
     path = tmp_path / "store"
     with open_environment(path, databases=("a",), writer=True) as environment:
-        environment.write(lambda txn: [txn.put("a", b"%d" % i, bytes((i,)) * 100_000) for i in range(40)])
+        for i in range(40):
+            environment.write(lambda txn, i=i: txn.put("a", b"%d" % i, bytes((i,)) * 100_000))  # type: ignore[misc]
         with environment.read(lend=True) as txn:
             lent = [value for _, value in txn.scan("a")]
             assert mapped(path) > 4_000_000

@@ -11,7 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PACKAGES = ("cryptod", *(f"cryptod/{name}" for name in "daemon worker training report forecast ingest store simulator".split()), "ctl")  # noqa: SIM905
+FLOORS = ("backtest", "daemon", "worker", "training", "report", "forecast", "ingest", "store", "simulator")
+PACKAGES = ("cryptod", *(f"cryptod/{name}" for name in FLOORS), "ctl")
 OTHERS = """models/             shipped base models (weights and meta data, no code)
 etc/                cryptod.toml: every key, commented, at its default
 packaging/systemd/  cryptod.service, cryptod.socket, sysusers, tmpfiles

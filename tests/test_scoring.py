@@ -180,7 +180,12 @@ def test_an_hour_without_trades_keeps_the_close_and_one_that_was_not_fetched_has
 def test_the_day_s_issues_are_read_from_the_ledger_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     get = house.ledger.get
-    monkeypatch.setattr(house.ledger, "get", lambda cutoff, seq: read.append(cutoff) or get(cutoff, seq))
+
+    def noted(cutoff: int, seq: int) -> Issue | None:
+        read.append(cutoff)
+        return get(cutoff, seq)
+
+    monkeypatch.setattr(house.ledger, "get", noted)
     house.live(30, 20)
     assert sorted(read) == sorted(set(read))
 

@@ -93,8 +93,8 @@ class House:
         self.events: list[str] = []
         config = msgspec.structs.replace(Config(), train=msgspec.structs.replace(Config().train, batch_size=batch_size))
         self.training = Training(
-            config, ("candles", "checkpoints"), self.pool, self.jobs, lambda: self.current, self.promote,  # type: ignore[arg-type]
-            lambda job: self.events.append(job.state),
+            config, ("candles", "checkpoints"), self.pool, self.jobs, lambda: self.current, lambda: self.current,  # type: ignore[arg-type]
+            self.promote, lambda job: self.events.append(job.state),
         )  # fmt: skip
 
     async def promote(self, name: str, now: int, run: str) -> None:

@@ -161,9 +161,10 @@ class Replay:
         )
         done = sorted((report for lane in reports for report in lane), key=lambda report: report.batch)
         for report in done:
-            good = isinstance(report, BatchDone)
-            reason, figures = (report.reason, report.figures) if isinstance(report, BatchDone) else (report.error, {})
-            self.trainings.append(Training(cutoff, kind, report.batch, good and report.promote, reason, figures))
+            if isinstance(report, BatchDone):
+                self.trainings.append(Training(cutoff, kind, report.batch, report.promote, report.reason, report.figures))
+            else:
+                self.trainings.append(Training(cutoff, kind, report.batch, False, report.error))
         trained = [report for report in done if isinstance(report, BatchDone)]
         if kind == "full":
             self._left_out = {symbol: why for report in trained for symbol, why in report.left_out.items()}

@@ -39,7 +39,7 @@ class Alarm:
 
     def set(self, seconds: float | None) -> None:
         """So long from now, or never; an alarm that has gone off is silent again."""
-        self._times[2:] = divmod(0 if seconds is None else max(1, int(seconds * 1e9)), 1_000_000_000)
+        self._times[2], self._times[3] = divmod(0 if seconds is None else max(1, int(seconds * 1e9)), 1_000_000_000)
         _libc.timerfd_settime(self.fd, 0, self._times, None)
 
 
@@ -89,11 +89,13 @@ class DirectLoop(asyncio.SelectorEventLoop):
         self.selector = DirectSelector()
         super().__init__(self.selector)
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]  # typeshed ties args to the callback's own
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
         self.selector.wanted = True
         return super().call_soon(callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]  # as above
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         self.selector.wanted = True

@@ -1,6 +1,6 @@
 """Make the base model that is shipped in models/base, with its card. Not a test; a maintainer runs it by hand.
 
-    python tests/bench/base_model.py --candles DIR --out models/base [--months 12] [--end 2023-12-30] [--judge-from 2023-07-01]
+    python -m tests.bench.base_model --candles DIR --out models/base [--months 12] [--end 2023-12-30] [--judge-from 2023-07-01]
 
 Twice the same recipe: trained on half of the coins up to ``--judge-from`` and judged on the other half after it, for the figures of the
 card; then trained on all of them up to ``--end``, which is what is shipped. `quick` is what the test of the card runs again.
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from forecast_experiment import Folder
 from numpy.typing import NDArray
 
 from cryptod.backtest.command import moment
@@ -27,6 +26,7 @@ from cryptod.market import CLOSE, HOUR, MAX_HORIZON
 from cryptod.store.checkpoints import read_checkpoint, write_checkpoint
 from cryptod.training import base, engine
 from cryptod.worker.messages import Batch, BatchDone, Report, TrainOrder
+from tests.bench.forecast_experiment import Folder
 
 QUICK_COINS, QUICK_DAYS = 8, 7
 _SCORED = np.array(SCORED_HORIZONS) - 1

@@ -116,7 +116,7 @@ def take_turns(calls: Mapping[str, Callable[[], object]], seconds: float, round_
 def ratio_of(found: Mapping[str, list[float]], one: str, other: str, round_: int = ROUND) -> float:
     """How one kind of call compares with another that took turns with it: the median over the rounds of the ratio of their medians."""
     medians = [[statistics.median(row[at : at + round_]) for at in range(0, len(row), round_)] for row in (found[one], found[other])]
-    return statistics.median(a / b for a, b in zip(*medians))
+    return float(statistics.median(a / b for a, b in zip(*medians)))
 
 
 @contextmanager
