@@ -22,7 +22,7 @@ SWITCH_S: Final = 0.00005
 """Seconds after which a thread that computes lets the one go on that answers: it may have to wait so three times for one request."""
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cryptod", description="Calibrated crypto price forecasts, always fresh, on a small machine.")
     parser.add_argument("--version", action="version", version=f"cryptod {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -38,14 +38,14 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(call=_check_config)
 
     simulate = verbs.add_parser("simulate", help="serve a simulated exchange on loopback")
-    if "simulate" in sys.argv[1:2]:
+    if verb == "simulate":
         from cryptod.simulator import command
 
         command.add_arguments(simulate)
         simulate.set_defaults(call=command.run)
 
     backtest = verbs.add_parser("backtest", help="live through past candles with the daemon's code, and score what it issues")
-    if "backtest" in sys.argv[1:2]:
+    if verb == "backtest":
         from cryptod.backtest import command as backtest_command
 
         backtest_command.add_arguments(backtest)
@@ -104,7 +104,8 @@ def _base_model() -> Path | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
-    parsed = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    parsed = _parser(given[0] if given else "").parse_args(given)
     try:
         code: int = parsed.call(parsed)
     except ConfigError as error:

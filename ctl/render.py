@@ -312,7 +312,8 @@ def models(reply: Map, screen: Screen, now: int) -> list[str]:
 
     model: ``{name, kind, cutoff, created, coins (trained), served (now served by it), figures: {crps_model, crps_REFERENCE,
     skill_REFERENCE, ...}}``; skill is the share by which the CRPS is below the reference's, and the reference with the
-    smallest CRPS is shown. ``steps``: how many to roll back to get there, nil where no way leads.
+    smallest CRPS is shown; ``verdict``: why it serves. ``weights``: horizon -> forecaster -> weight in what is
+    served. ``steps``: how many to roll back to get there, nil where no way leads.
     """
     if not reply["current"]:
         return ["no models yet; the first training starts by itself once candles are in: `cryptoctl jobs`"]
@@ -325,6 +326,13 @@ def models(reply: Map, screen: Screen, now: int) -> list[str]:
         rows.append([model["name"], model["kind"], coins, stamp(model["cutoff"], zone=False), *_skill(model.get("figures") or {})])
     lines += screen.table(rows, "<<>>><", ["Model", "Kind", "Serves", "Cutoff (UTC)", "Skill", "against"])
     lines += ["", "Skill: how far its CRPS lay below the best reference's in evaluation."]
+    verdicts = [f"{model['name']}: {model['verdict']}" for model in reply["current"] if model.get("verdict")]
+    if verdicts:
+        lines += ["", screen.paint("Verdicts", "bold")]
+        lines += [line for verdict in verdicts for line in wrap(verdict, screen.width, "  ")]
+    if reply.get("weights"):
+        shares = ", ".join(f"{horizon.removesuffix('h')} h {percent(weights['model'])}" for horizon, weights in reply["weights"].items())
+        lines += ["", *wrap(f"The model's weight in what is served, the rest being the references': {shares}", screen.width)]
     for name, why in (reply.get("refused") or {}).items():
         lines += [screen.paint(line, "yellow") for line in wrap(f"refused: {name}: {why}", screen.width, "  ")]
     history = [row for row in reply.get("history", []) if row["steps"]]

@@ -21,13 +21,15 @@ from cryptod.config import Config
 from cryptod.daemon.records import Records
 from cryptod.daemon.scoring import Candles, Scoring
 from cryptod.errors import CheckpointError, RequestError, StoreError
+from cryptod.forecast import combination
 from cryptod.forecast.predictor import BASE, Forecasts, Model, Predictor
+from cryptod.forecast.scores import SCORED_HORIZONS
 from cryptod.logs import get_logger
 from cryptod.market import QUANTILE_LEVELS, TIMEFRAMES
 from cryptod.store.checkpoints import CheckpointStore, Current, write_checkpoint
 from cryptod.store.forecasts import Entry, ForecastCache
 from cryptod.store.ledger import Issue, Ledger, round_issue
-from cryptod.training import base as base_model
+from cryptod.training import base_model
 from cryptod.training.window import MIN_DAYS
 
 T = TypeVar("T")
@@ -424,10 +426,12 @@ class Publisher:
         serving = self.serving()
         return {
             "generation": self.generation, "promoted_at": self.promoted_at, "refused": self.refused,
+            "weights": combination.describe(self._scoring.learning.combination.weights, SCORED_HORIZONS),
             "current": [
                 {
                     "name": model.name, "kind": model.kind, "cutoff": model.cutoff, "created": model.meta.get("created", 0),
                     "coins": len(model.symbols), "served": len(serving[model.name]), "figures": model.meta.get("figures", {}),
+                    "verdict": model.meta.get("verdict", ""),
                 }
                 for model in self.models
             ],

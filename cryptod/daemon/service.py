@@ -49,7 +49,7 @@ from cryptod.store.environment import Environment, open_environment
 from cryptod.store.forecasts import ForecastCache
 from cryptod.store.jobs import JobStore
 from cryptod.store.ledger import Ledger
-from cryptod.training import base as base_model
+from cryptod.training import base_model
 from cryptod.worker.pool import Pool
 
 TURN: Final = 0.2

@@ -24,7 +24,7 @@ from cryptod.forecast.predictor import Predictor
 from cryptod.forecast.scores import SCORED_HORIZONS
 from cryptod.market import CLOSE, HOUR, MAX_HORIZON
 from cryptod.store.checkpoints import read_checkpoint, write_checkpoint
-from cryptod.training import base, engine
+from cryptod.training import base_model, engine
 from cryptod.worker.messages import Batch, BatchDone, Report, TrainOrder
 from tests.bench.forecast_experiment import Folder
 
@@ -48,7 +48,7 @@ def train(folder: Folder, symbols: tuple[str, ...], end: int, months: int) -> Mo
 
 def judge(folder: Folder, model: Model, symbols: tuple[str, ...], start: int, end: int) -> dict[str, Any]:
     """How the base model does on coins that adopt it at ``start``, hour by hour to ``end``: pooled CRPS (x 10^4), coverage in percent."""
-    adopted, left_out = base.adopt(model, folder.panel(symbols, start - base.HOURS * HOUR.ms, start))
+    adopted, left_out = base_model.adopt(model, folder.panel(symbols, start - base_model.HOURS * HOUR.ms, start))
     assert adopted is not None, left_out
     predictor = Predictor((adopted,))
     closes = folder.panel(adopted.symbols, start - HOUR.ms, end + MAX_HORIZON * HOUR.ms).values[:, :, CLOSE]
@@ -84,7 +84,7 @@ def main() -> None:
     folder = Folder(options.candles, False)
     last = options.end - 2 * MAX_HORIZON * HOUR.ms
     seen, unseen = folder.symbols[::2], folder.symbols[1::2]
-    held_out = base.distil(train(folder, seen, options.judge_from, options.months), {})
+    held_out = base_model.distil(train(folder, seen, options.judge_from, options.months), {})
     results = judge(folder, held_out, unseen, options.judge_from, last)
     shipped = train(folder, folder.symbols, options.end, options.months)
     quick = folder.symbols[:QUICK_COINS]
@@ -95,11 +95,11 @@ def main() -> None:
         "market": "100 Binance spot pairs, hourly; the pairs that traded throughout",
         "judged": {"trained_on": len(seen), "up_to": options.judge_from, **results},
     }
-    made = base.distil(shipped, {})
+    made = base_model.distil(shipped, {})
     card["quick"] = {"symbols": list(quick), "start": first, "end": first + QUICK_DAYS * 24 * HOUR.ms} | judge(
         folder, made, quick, first, first + QUICK_DAYS * 24 * HOUR.ms
     )
-    final = base.distil(shipped, {"card": card, "verdict": "shipped", "figures": {}})
+    final = base_model.distil(shipped, {"card": card, "verdict": "shipped", "figures": {}})
     options.out.parent.mkdir(parents=True, exist_ok=True)
     print(write_checkpoint(options.out.parent, options.out.name, final.arrays(), final.document(), created=options.end))
     print(card["judged"], card["quick"])

@@ -16,9 +16,9 @@ from cryptod.forecast.model import Model
 from cryptod.forecast.predictor import Predictor
 from cryptod.market import HOUR, NO_TRADE, NOT_FETCHED
 from cryptod.store.checkpoints import read_checkpoint, write_checkpoint
-from cryptod.training import base
+from cryptod.training import base_model
 from tests import markets
-from tests.bench import base_model
+from tests.bench.base_model import judge
 from tests.bench.forecast_experiment import Folder
 from tests.markets import CUTOFF
 from tests.panels import blank
@@ -26,12 +26,12 @@ from tests.panels import blank
 SHIPPED = Path(__file__).parent.parent / "models" / "base"
 SOURCE, TRAINED = markets.world()
 SYMBOLS = SOURCE.held.symbols
-BASE = base.distil(TRAINED.models[0], {})
+BASE = base_model.distil(TRAINED.models[0], {})
 
 
 def test_the_shipped_base_model_is_read_by_todays_code() -> None:
-    model = base.load(SHIPPED)
-    assert model.symbols == (base.ANY,)
+    model = base_model.load(SHIPPED)
+    assert model.symbols == (base_model.ANY,)
     assert model.meta["card"]["judged"]["skill"]["random_walk"] > 0.05
     assert (SHIPPED.parent / "README.md").read_text().count(f"{model.meta['card']['judged']['crps_e4']['base']:.3f}") == 1
 
@@ -40,8 +40,8 @@ def test_the_cards_figures_are_those_of_a_quick_run() -> None:
     candles = os.environ.get("CRYPTOD_CANDLES")
     if not candles:
         pytest.skip("CRYPTOD_CANDLES names no folder of real candles")
-    quick = base.load(SHIPPED).meta["card"]["quick"]
-    found = base_model.judge(Folder(Path(candles), False), base.load(SHIPPED), tuple(quick["symbols"]), quick["start"], quick["end"])
+    quick = base_model.load(SHIPPED).meta["card"]["quick"]
+    found = judge(Folder(Path(candles), False), base_model.load(SHIPPED), tuple(quick["symbols"]), quick["start"], quick["end"])
     assert found["coins"] == quick["coins"]
     assert found["crps_e4"] == pytest.approx(quick["crps_e4"], rel=2e-3)
     assert found["coverage"] == pytest.approx(quick["coverage"], abs=0.3)
@@ -49,7 +49,7 @@ def test_the_cards_figures_are_those_of_a_quick_run() -> None:
 
 def test_a_coin_that_no_model_knows_is_served_with_a_width_of_its_own() -> None:
     strangers = SYMBOLS[4:]
-    adopted, left_out = base.adopt(BASE, SOURCE.panel(strangers, CUTOFF - base.HOURS * HOUR.ms, CUTOFF))
+    adopted, left_out = base_model.adopt(BASE, SOURCE.panel(strangers, CUTOFF - base_model.HOURS * HOUR.ms, CUTOFF))
     assert left_out == {}
     assert adopted is not None
     made = Predictor((adopted,)).forecast(strangers, CUTOFF)
@@ -66,7 +66,7 @@ def test_a_coin_that_no_model_knows_is_served_with_a_width_of_its_own() -> None:
 
 def test_what_is_adopted_is_a_checkpoint_like_any_other_and_is_trained_on_from_there(tmp_path: Path) -> None:
     strangers = SYMBOLS[4:]
-    adopted, _ = base.adopt(BASE, SOURCE.panel(strangers, CUTOFF - base.HOURS * HOUR.ms, CUTOFF))
+    adopted, _ = base_model.adopt(BASE, SOURCE.panel(strangers, CUTOFF - base_model.HOURS * HOUR.ms, CUTOFF))
     assert adopted is not None
     name = write_checkpoint(tmp_path, "1-base", adopted.arrays(), adopted.document()).name
     again = Model.from_checkpoint(name, *read_checkpoint(tmp_path, name))
@@ -81,26 +81,26 @@ def test_what_is_adopted_is_a_checkpoint_like_any_other_and_is_trained_on_from_t
 
 
 def test_coins_that_are_too_young_or_silent_are_left_out_with_a_reason_and_cost_the_others_nothing() -> None:
-    panel = SOURCE.panel(SYMBOLS[4:], CUTOFF - base.HOURS * HOUR.ms, CUTOFF)
-    whole, _ = base.adopt(BASE, panel)
-    odd = SOURCE.panel(SYMBOLS[4:], CUTOFF - base.HOURS * HOUR.ms, CUTOFF)
-    blank(odd, 0, slice(0, base.HOURS - WARM_HOURS + 1), NOT_FETCHED)
-    blank(odd, 1, slice(base.HOURS - 200, base.HOURS), NO_TRADE)
-    adopted, left_out = base.adopt(BASE, odd)
+    panel = SOURCE.panel(SYMBOLS[4:], CUTOFF - base_model.HOURS * HOUR.ms, CUTOFF)
+    whole, _ = base_model.adopt(BASE, panel)
+    odd = SOURCE.panel(SYMBOLS[4:], CUTOFF - base_model.HOURS * HOUR.ms, CUTOFF)
+    blank(odd, 0, slice(0, base_model.HOURS - WARM_HOURS + 1), NOT_FETCHED)
+    blank(odd, 1, slice(base_model.HOURS - 200, base_model.HOURS), NO_TRADE)
+    adopted, left_out = base_model.adopt(BASE, odd)
     assert Counter(reason.split(":")[0] for reason in left_out.values()) == {"too young": 1, "halted or delisted": 1}
     assert adopted is not None
     assert whole is not None
     assert adopted.symbols == SYMBOLS[6:]
     assert np.array_equal(adopted.tables, whole.tables[:, 2:])
-    blank(odd, 2, slice(0, base.HOURS), NOT_FETCHED)
-    blank(odd, 3, slice(0, base.HOURS), NOT_FETCHED)
-    assert base.adopt(BASE, odd).model is None
+    blank(odd, 2, slice(0, base_model.HOURS), NOT_FETCHED)
+    blank(odd, 3, slice(0, base_model.HOURS), NOT_FETCHED)
+    assert base_model.adopt(BASE, odd).model is None
 
 
 def test_what_is_no_base_model_is_refused(tmp_path: Path) -> None:
     model = TRAINED.models[0]
     write_checkpoint(tmp_path, "other", model.arrays(), model.document())
     with pytest.raises(CheckpointError, match="no base model"):
-        base.load(tmp_path / "other")
+        base_model.load(tmp_path / "other")
     with pytest.raises(CheckpointError):
-        base.load(tmp_path / "nothing")
+        base_model.load(tmp_path / "nothing")
