@@ -31,6 +31,9 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, metavar="PATH", help="configuration file (default: /etc/cryptod/cryptod.toml)")
     clock = os.environ.get("CRYPTOD_CLOCK", "system")
     run.add_argument("--clock", default=clock, metavar="SPEC", help="a simulated clock, as `cryptod simulate` prints it")
+    run.add_argument(
+        "--base-model", type=Path, metavar="DIR", help="let a base model (models/base) serve coins that have none of their own yet"
+    )
     run.set_defaults(call=_run)
 
     check = verbs.add_parser("check-config", help="print the effective configuration and where each part of it came from")
@@ -85,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
         logs.get_logger("config").warning(warning)
     service = Service(
         loaded, parse_clock(arguments.clock), Handlers, notifier=SystemdNotifier(), environ=os.environ, config_path=path,
-        base=_base_model(),
+        base=arguments.base_model,
     )  # fmt: skip
     # What is there now stays: a look through all of it would hold up the readers by ten milliseconds, each time for nothing.
     gc.freeze()
@@ -94,12 +97,6 @@ def _run(arguments: argparse.Namespace) -> int:
     with asyncio.Runner(loop_factory=DirectLoop) as runner:
         runner.run(service.run())
     return 0
-
-
-def _base_model() -> Path | None:
-    """The base model that came with the program: beside a checkout's code, or where an installation has its data."""
-    folders = (Path(__file__).parent.parent / "models", Path(sys.prefix) / "share" / "cryptod" / "models")
-    return next((folder / "base" for folder in folders if (folder / "base").is_dir()), None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
