@@ -354,7 +354,8 @@ def test_while_the_exchange_is_down_answers_go_on_and_say_why_they_are_stale_unt
         fast.start()
         fresh = wait_for(lambda: not (found := client.get("BTC/USDT")).stale and found, "a fresh answer", seconds=30)
         assert fresh.cutoff > stale.cutoff
-        wait_for(lambda: not conditions(client), "good health", seconds=15)
+        # The gate's no to a challenger is no fault of the exchange's: the better model serves.
+        wait_for(lambda: set(conditions(client)) <= {"gate_refused"}, "good health", seconds=15)
         assert client.status()["exchange"]["error"] == ""
 
 
