@@ -97,6 +97,24 @@ def test_coins_that_are_too_young_or_silent_are_left_out_with_a_reason_and_cost_
     assert base_model.adopt(BASE, odd).model is None
 
 
+def test_a_coin_that_was_listed_again_is_adopted_after_a_week_and_with_what_came_since() -> None:
+    panel = SOURCE.panel(SYMBOLS[4:], CUTOFF - base_model.HOURS * HOUR.ms, CUTOFF)
+    back = base_model.HOURS - WARM_HOURS - 50
+    blank(panel, 0, slice(back - 400, back), NO_TRADE)
+    blank(panel, 1, slice(base_model.HOURS - 500, base_model.HOURS - 100), NO_TRADE)
+    blank(panel, 2, slice(1, base_model.HOURS, 3), NOT_FETCHED)
+    adopted, left_out = base_model.adopt(BASE, panel)
+    assert left_out == {SYMBOLS[5]: "too young: 4 days of candles, 7 are needed"}
+    assert adopted is not None
+    flags = Predictor((adopted,)).forecast(adopted.symbols, CUTOFF).flags
+    assert [{"young", "gaps"} & set(row) for row in flags] == [{"young"}, {"young", "gaps"}, set()]
+    panel.values[: back - 400, 0] *= 50.0
+    panel.values[: back - 400, 0, 1] *= 1.5
+    again = base_model.adopt(BASE, panel).model
+    assert again is not None
+    assert again.rest[0] == adopted.rest[0]
+
+
 def test_what_is_no_base_model_is_refused(tmp_path: Path) -> None:
     model = TRAINED.models[0]
     write_checkpoint(tmp_path, "other", model.arrays(), model.document())

@@ -155,12 +155,12 @@ def test_horizons_that_overlap_are_not_taken() -> None:
 
 
 def test_too_few_coins_and_coins_that_stand_still_are_no_evidence() -> None:
-    few = World(coins=4)
+    few = World(coins=7)
     assert few.live(24 * 20, 5.0) == []
     still = World()
     for hour in range(1, 24 * 20):
         quantiles, outcomes = still.outcomes(1.0)
-        quantiles[5:] *= 1e-5
+        quantiles[8:] *= 1e-5
         quantiles[0] = np.nan
         assert still.drift.update(START + hour * HOUR.ms, quantiles, 3 * outcomes) is None
     assert not any(still.drift.export()["sum"])

@@ -19,13 +19,13 @@ from cryptod.store.jobs import JobStore
 from cryptod.store.ledger import Issue, Ledger, round_issue
 
 START = 1_685_620_800_000
-SYMBOLS = tuple(f"C{i}/USDT" for i in range(6))
+SYMBOLS = tuple(f"C{i}/USDT" for i in range(8))
 LEVELS = np.array([-1.96, -1.645, -1.2816, -0.6745, 0.0, 0.6745, 1.2816, 1.645, 1.96])
 SIGMA = 0.01
 
 
 class House:
-    """Scoring on a ledger and a market in which six coins move by ``SIGMA`` an hour."""
+    """Scoring on a ledger and a market in which eight coins move by ``SIGMA`` an hour."""
 
     def __init__(self, path: Path) -> None:
         self.environment = open_environment(path, databases=(*jobs.DATABASES, *ledger.DATABASES), writer=True)

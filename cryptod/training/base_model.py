@@ -67,16 +67,18 @@ def load(folder: Path) -> Model:
 def adopt(base: Model, panel: Panel) -> Adopted:
     """A model for the coins of the panel (about `HOURS` hours) that have traded for `WARM_HOURS` hours and trade still.
 
-    A coin's own figures are only its mean variance, which scales the random walk, and whether it is pegged.
+    A coin's own figures are only its mean variance, which scales the random walk, and whether it is pegged or has gaps.
     """
+    panel = window.own_history(panel)
     found = window.survey(panel, least=WARM_HOURS)
     symbols = tuple(symbol for symbol in panel.symbols if symbol not in found.left_out)
     if not symbols:
         return Adopted(None, found.left_out)
     chosen = panel.coins(symbols)
     pegged = found.pegged[[symbol not in found.left_out for symbol in panel.symbols]]
+    gappy = {symbol for symbol, gaps in zip(panel.symbols, found.gappy, strict=True) if gaps}
     recording = window.record(chosen, base.season)
-    rest = recording.variance.sum(axis=0) / np.maximum(recording.live.sum(axis=0), 1)
+    rest = recording.rest(pegged)
     count = len(symbols)
     tables: Float32 = np.repeat(base.tables, count, axis=1)
     tables[REFERENCES.index("random_walk")] *= np.sqrt(rest).astype(np.float32)[:, None, None]
@@ -90,6 +92,6 @@ def adopt(base: Model, panel: Panel) -> Adopted:
         source=np.where(pegged, 1 + REFERENCES.index("random_walk"), 0).astype(np.uint8),
         pegged=pegged,
         state=recording.state,
-        meta={"base": base.name, "verdict": "adopted: the coins have no model of their own yet", "figures": {}},
+        meta={"base": base.name, "gaps": sorted(gappy), "verdict": "adopted: the coins have no model of their own yet", "figures": {}},
     )
     return Adopted(model, found.left_out)

@@ -142,6 +142,14 @@ class Recording:
             state=self.state.coins(columns),
         )
 
+    def rest(self, pegged: Bool) -> Float64:
+        """float64 [n]: mean variance of an hour; what a peg is used to are its calm hours, not those in which it was in doubt."""
+        found = self.variance.sum(axis=0) / np.maximum(self.live.sum(axis=0), 1)
+        for column in np.flatnonzero(pegged & self.live.any(axis=0)):
+            calm = self.variance[self.live[:, column], column]
+            found[column] = np.minimum(calm, np.quantile(calm, 0.9)).mean()
+        return np.asarray(found)
+
 
 def record(panel: Panel, season: Season) -> Recording:
     """Scan the panel from its first hour on."""
@@ -239,11 +247,6 @@ def build(found: Recording, pegged: Bool, market: Float32) -> Window:
     prices, totals = (np.zeros((coins, max(hours, MAX_HORIZON) + 1)) for _ in range(2))
     totals[:, 1 : hours + 1] = np.cumsum(found.variance, axis=0).T
     prices[:, :hours] = found.log_close.T
-    rest = found.variance.sum(axis=0) / np.maximum(found.live.sum(axis=0), 1)
-    for column in np.flatnonzero(pegged & found.live.any(axis=0)):
-        # What a peg is used to are its calm hours, not those in which it was in doubt.
-        calm = found.variance[found.live[:, column], column]
-        rest[column] = np.minimum(calm, np.quantile(calm, 0.9)).mean()
     return Window(
         symbols=found.symbols,
         start=found.start,
@@ -255,7 +258,7 @@ def build(found: Recording, pegged: Bool, market: Float32) -> Window:
         origin=origin,
         row=row.astype(np.int32),
         coin=coin.astype(np.int32),
-        rest=rest,
+        rest=found.rest(pegged),
         state=found.state,
         prices=prices,
         totals=totals,
