@@ -30,6 +30,9 @@ OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
 NOT_FETCHED, CANDLE, NO_TRADE = range(3)
 """States of an hour: never answered by the exchange; a candle; answered, and nothing was traded."""
 
+SERVED: Final = "served"
+"""Among the names of forecasters: what was served, whoever made it."""
+
 _SYMBOL = re.compile(r"^[A-Z0-9]{1,20}/[A-Z0-9]{1,10}$")
 
 

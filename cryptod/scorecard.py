@@ -21,9 +21,9 @@ import numpy as np
 
 from cryptod.forecast import judgement
 from cryptod.forecast.tally import Matured, Tally
-from cryptod.market import HOUR, MAX_HORIZON
+from cryptod.market import HOUR, MAX_HORIZON, SERVED
 from cryptod.store.environment import open_environment
-from cryptod.store.ledger import DATABASES, SERVED, Issue, Ledger, Score
+from cryptod.store.ledger import DATABASES, Issue, Ledger, Score
 from cryptod.worker.messages import Progress, Report, Scored, ScoreOrder
 
 STILL: Final = frozenset(("pegged", "unpegged", "halted"))

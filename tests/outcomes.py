@@ -12,8 +12,8 @@ import numpy as np
 from cryptod.forecast.judgement import card
 from cryptod.forecast.scores import pinball
 from cryptod.forecast.tally import Matured, Tally
-from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, Float64
-from cryptod.store.ledger import SERVED, Issue, Score, round_issue
+from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, SERVED, Float64
+from cryptod.store.ledger import Issue, Score, round_issue
 
 START = 1_685_577_600_000
 """2023-06-01 00:00 UTC."""

@@ -13,8 +13,7 @@ from cryptod.forecast.judgement import BETTER, EVEN, FIT, NARROW, WIDE, WORSE, c
 from cryptod.forecast.scores import SCORED_HORIZONS
 from cryptod.forecast.skill import Estimate
 from cryptod.forecast.tally import Tally
-from cryptod.market import MAX_HORIZON
-from cryptod.store.ledger import SERVED
+from cryptod.market import MAX_HORIZON, SERVED
 from tests.outcomes import ROOTS, SIGMA, World
 
 SCORED = np.array(SCORED_HORIZONS) - 1

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from cryptod.errors import DataError, StoreError
-from cryptod.market import HOUR, QUANTILE_LEVELS, Float32, Float64
+from cryptod.market import HOUR, QUANTILE_LEVELS, SERVED, Float32, Float64
 from cryptod.report.charts import Chart, bounds, ticks
 from cryptod.report.markup import fixed, percent, plain, price
 from cryptod.report.page import render, write_report
-from cryptod.report.results import SERVED, BacktestResults
+from cryptod.report.results import BacktestResults
 from cryptod.report.summary import skill_interval, summarise
 
 START = 1_680_307_200_000  # 2023-04-01

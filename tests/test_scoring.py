@@ -13,11 +13,11 @@ import pytest
 from cryptod.daemon.records import Records
 from cryptod.daemon.scoring import Scoring, last_closes
 from cryptod.forecast.model import SOURCES
-from cryptod.market import CANDLE, HOUR, MAX_HORIZON, NO_TRADE, NOT_FETCHED, Float64, Panel
+from cryptod.market import CANDLE, HOUR, MAX_HORIZON, NO_TRADE, NOT_FETCHED, SERVED, Float64, Panel
 from cryptod.store import jobs, ledger
 from cryptod.store.environment import open_environment
 from cryptod.store.jobs import JobStore
-from cryptod.store.ledger import SERVED, Issue, Ledger, round_issue
+from cryptod.store.ledger import Issue, Ledger, round_issue
 
 START = 1_685_620_800_000
 SYMBOLS = ("AAA/USDT", "BBB/USDT")

@@ -15,8 +15,9 @@ from typing import Any, Final
 import numpy as np
 
 from cryptod.backtest.history import History
+from cryptod.backtest.issued import IssuedFile
 from cryptod.backtest.replay import Cadence, Replay
-from cryptod.backtest.results import IssuedFile, Results
+from cryptod.backtest.results import Results
 from cryptod.forecast.predictor import Forecasts
 from cryptod.forecast.scores import SCORED_HORIZONS
 from cryptod.market import HOUR, MAX_HORIZON

@@ -23,7 +23,7 @@ from cryptod.daemon.scoring import last_closes
 from cryptod.errors import CheckpointError, DataError
 from cryptod.forecast.learning import Learning, Spoken, mature
 from cryptod.forecast.model import Model
-from cryptod.forecast.predictor import ALONE, Forecasts, Predictor
+from cryptod.forecast.predictor import Forecasts, Predictor, combined
 from cryptod.market import HOUR, MAX_HORIZON
 from cryptod.store.checkpoints import CheckpointStore
 from cryptod.store.ledger import round_issue
@@ -138,8 +138,8 @@ class Replay:
         if known:
             made = predictor.forecast(known, cutoff)
             quantiles = round_issue(made.quantiles)
-            combined = np.array([ALONE.isdisjoint(flags) for flags in made.flags])
-            self._spoken[cutoff] = Spoken(known, made.close, quantiles, {n: round_issue(q) for n, q in made.said.items()}, combined)
+            said = {name: round_issue(values) for name, values in made.said.items()}
+            self._spoken[cutoff] = Spoken(known, made.close, quantiles, said, combined(made.flags))
             self._spoken.pop(cutoff - MAX_HORIZON * HOUR.ms, None)
             self._issued(made)
 

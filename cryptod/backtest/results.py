@@ -1,16 +1,13 @@
-"""What a backtest found: every issue scored against what happened, and the file of what was issued.
+"""What a backtest found: every issue scored against what happened.
 
-Knows forecasts, outcomes and files; nothing of how forecasts come about. This side may look ahead, for nothing goes back from it.
+Knows forecasts and outcomes; nothing of how forecasts come about. This side may look ahead, for nothing goes back from it.
 """
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,45 +18,11 @@ from cryptod.forecast.baselines import REFERENCES
 from cryptod.forecast.model import SOURCES
 from cryptod.forecast.predictor import Forecasts
 from cryptod.forecast.scores import INTERVALS, SCORED_HORIZONS
-from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, Float32, Float64, Int64
-from cryptod.store.ledger import SERVED
+from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, SERVED, Float32, Float64, Int64
+from cryptod.report.summary import BLOCK_HOURS
 
-BLOCK_HOURS: Final = 28 * 24
-_COLUMNS: Final = ("symbol", "cutoff", "horizon", "model", *(f"q{level}" for level in QUANTILE_LEVELS), "p_up")
-_ROW: Final = "%s,%d,%d,%s" + ",%.7g" * (len(QUANTILE_LEVELS) + 1) + "\n"
-"""Ten times as fast as pandas' writer, which would take a third of the time of the whole backtest."""
 _SCORED: Final = np.array(SCORED_HORIZONS) - 1
 _ROOT: Final = np.sqrt(np.array(SCORED_HORIZONS))
-
-
-class IssuedFile:
-    """A gzipped CSV of what was issued, one row per (symbol, cutoff, horizon): `_COLUMNS`. ``cutoff`` is the close time of the last
-    candle used (UTC ms), quantiles are of the cumulative log return from that close, ``model`` is who served.
-    """
-
-    def __init__(self, path: Path, horizons: Sequence[int], every: int) -> None:
-        self._path, self._every = path, every
-        self._horizons = np.array(horizons)
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> Self:
-        self._file = gzip.open(self._path, "wt", encoding="ascii", compresslevel=4, newline="")
-        self._file.write(",".join(_COLUMNS) + "\n")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def write(self, made: Forecasts, hours: int) -> None:
-        """One issue, made ``hours`` after the first one."""
-        if self._file is None or hours % self._every:
-            return
-        columns = self._horizons - 1
-        values = np.concatenate([made.quantiles[:, columns], made.p_up[:, columns, None]], axis=-1).astype(np.float64).tolist()
-        for symbol, cutoff, source, rows in zip(made.symbols, made.cutoffs.tolist(), made.sources, values, strict=True):
-            self._file.writelines(_ROW % (symbol, cutoff, h, source, *row) for h, row in zip(self._horizons, rows, strict=True))
 
 
 @dataclass(slots=True)

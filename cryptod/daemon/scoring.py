@@ -16,11 +16,11 @@ import numpy as np
 from cryptod.daemon.driftwatch import DriftWatch
 from cryptod.daemon.records import Records
 from cryptod.forecast.learning import Learning, Spoken, mature
-from cryptod.forecast.predictor import ALONE
+from cryptod.forecast.predictor import combined
 from cryptod.forecast.scores import pinball
 from cryptod.logs import get_logger
-from cryptod.market import CLOSE, HOUR, MAX_HORIZON, NOT_FETCHED, Float32, Float64, Panel
-from cryptod.store.ledger import SERVED, Issue, Ledger, Score
+from cryptod.market import CLOSE, HOUR, MAX_HORIZON, NOT_FETCHED, SERVED, Float32, Float64, Panel
+from cryptod.store.ledger import Ledger, Score
 
 CATCH_UP_HOURS: Final = 72
 """After a longer pause learning goes on from the latest outcomes: older ones say little about today."""
@@ -91,44 +91,46 @@ class Scoring:
         """What was issued at cutoffs in [start, end), in order, each with its cutoff; read from the ledger once where memory allows."""
         found, kept = [], {}
         for key in self._ledger.keys(start, end):
-            one = self._recent.get(key)
-            if one is None:
-                issue = self._ledger.get(*key)
-                if issue is None:
-                    continue
-                combined = np.array([ALONE.isdisjoint(flags) for flags in issue.flags or ((),) * len(issue.symbols)])
-                one = Spoken(issue.symbols, issue.close, issue.quantiles, self._ledger.references(*key), combined)
-            if len(one.symbols) <= REMEMBERED_COINS:
-                kept[key] = one
-            found.append((key[0], one))
+            if (one := self._one(key)) is not None:
+                if len(one.symbols) <= REMEMBERED_COINS:
+                    kept[key] = one
+                found.append((key[0], one))
         self._recent = kept
         return found
+
+    def _one(self, key: tuple[int, int]) -> Spoken | None:
+        """An issue out of memory, or else out of the ledger; None where it cannot be read."""
+        if (known := self._recent.get(key)) is not None:
+            return known
+        issue = self._ledger.get(*key)
+        if issue is None:
+            return None
+        flags = issue.flags or ((),) * len(issue.symbols)
+        return Spoken(issue.symbols, issue.close, issue.quantiles, self._ledger.references(*key), combined(flags))
 
     def _score(self, cutoff: int) -> None:
         """Score the issues whose last horizon has matured, once; one that lacks outcomes is looked at again while they may still come."""
         end = cutoff - MAX_HORIZON * HOUR.ms + 1
-        for issued_at, seq in self._ledger.unscored(0, end):
-            issue = self._ledger.get(issued_at, seq)
+        for key in self._ledger.unscored(0, end):
+            issue = self._one(key)
             if issue is not None:
-                outcomes = self._outcomes(issue)
-                if issued_at <= end - LATE_HOURS * HOUR.ms or np.isfinite(outcomes).all():
-                    self._ledger.put_score(self._scored(issue, seq, outcomes))
+                outcomes = self._outcomes(key[0], issue)
+                if key[0] <= end - LATE_HOURS * HOUR.ms or np.isfinite(outcomes).all():
+                    self._ledger.put_score(self._scored(key, issue, outcomes))
 
-    def _outcomes(self, issue: Issue) -> Float64:
+    def _outcomes(self, cutoff: int, issue: Spoken) -> Float64:
         """float64 [N, 24]: cumulative log returns since the issue, NaN where they are not known."""
-        closes = last_closes(self._candles(issue.symbols, issue.cutoff - HOUR.ms, issue.cutoff + MAX_HORIZON * HOUR.ms))[1:]
+        closes = last_closes(self._candles(issue.symbols, cutoff - HOUR.ms, cutoff + MAX_HORIZON * HOUR.ms))[1:]
         return np.asarray(np.log(closes.T / issue.close[:, None]))
 
-    def _scored(self, issue: Issue, seq: int, outcomes: Float64) -> Score:
-        references = self._ledger.references(issue.cutoff, seq)
-        names = (SERVED, *references)
-        said = (issue.quantiles, *references.values())
-        below = (issue.quantiles < outcomes[:, :, None]).sum(axis=-1)
+    def _scored(self, key: tuple[int, int], issue: Spoken, outcomes: Float64) -> Score:
+        said = (issue.issued, *issue.said.values())
+        below = (issue.issued < outcomes[:, :, None]).sum(axis=-1)
         return Score(
-            cutoff=issue.cutoff,
-            seq=seq,
+            cutoff=key[0],
+            seq=key[1],
             symbols=issue.symbols,
-            forecasters=names,
+            forecasters=(SERVED, *issue.said),
             loss=np.stack([mean_loss(quantiles, outcomes) for quantiles in said]).astype(np.float32),
             level=np.where(np.isfinite(outcomes), below, 255).astype(np.uint8),
             outcome=outcomes.astype(np.float32),

@@ -18,7 +18,7 @@ from cryptod.forecast.features import HALT_HOURS, MARKET, FeatureState, absorb, 
 from cryptod.forecast.learning import Learning
 from cryptod.forecast.model import SOURCES, Model
 from cryptod.forecast.season import Season, hour_of_week
-from cryptod.market import HOUR, MAX_HORIZON, NOT_FETCHED, QUANTILE_LEVELS, Float32, Float64, Int64, Panel
+from cryptod.market import HOUR, MAX_HORIZON, NOT_FETCHED, QUANTILE_LEVELS, Bool, Float32, Float64, Int64, Panel
 
 __all__ = ["Forecasts", "Model", "Predictor"]
 
@@ -34,6 +34,11 @@ _MEDIAN: Final = QUANTILE_LEVELS.index(0.5)
 _HORIZONS: Final = np.arange(1.0, MAX_HORIZON + 1)
 ALONE: Final = frozenset({"halted", "pegged", "reference"})
 """Flags of coins that one forecaster serves by itself; all others are given the forecasters' average."""
+
+
+def combined(flags: Sequence[Sequence[str]]) -> Bool:
+    """bool [N]: which coins, by their flags, are given the forecasters' average."""
+    return np.array([ALONE.isdisjoint(words) for words in flags], bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +224,9 @@ class Predictor:
             "base": np.array([self._models[self._serving[symbol][0]].kind == BASE for symbol in symbols]),
             "unusual": (strangeness > _UNUSUAL) & ~pegged,
         }
+        flags = tuple(tuple(word for word, holds in words.items() if holds[row]) for row in range(count))
         if self.learning is not None:
-            combined = ~np.logical_or.reduce([words[word] for word in ALONE])
-            quantiles = self.learning.issue(symbols, quantiles, said, combined)
+            quantiles = self.learning.issue(symbols, quantiles, said, combined(flags))
         exact = quantiles.astype(np.float64)
         p_up = 1.0 - distribution.probability_below(exact, np.zeros(exact.shape[:-1]))
         mean, deviation = distribution.mean_and_deviation(exact)
@@ -238,7 +243,7 @@ class Predictor:
             strangeness=strangeness.astype(np.float32),
             models=tuple(self._models[self._serving[symbol][0]].name for symbol in symbols),
             sources=tuple(SOURCES[place] for place in source),
-            flags=tuple(tuple(word for word, holds in words.items() if holds[row]) for row in range(count)),
+            flags=flags,
             said=said,
         )
 

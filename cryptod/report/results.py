@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cryptod.errors import DataError
-from cryptod.market import QUANTILE_LEVELS, Float32, Float64, Int64
+from cryptod.market import QUANTILE_LEVELS, SERVED, Float32, Float64, Int64
 
-SERVED: Final = "served"
-"""Among the forecasters: what was served, whoever made it."""
 MODEL: Final = "model"
 """The model by itself, where it is told apart from what was served. All others are references."""
 

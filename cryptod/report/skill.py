@@ -6,10 +6,10 @@ from typing import Final
 
 import numpy as np
 
-from cryptod.market import HOUR, Float64
+from cryptod.market import HOUR, SERVED, Float64
 from cryptod.report.charts import Chart, bounds
 from cryptod.report.markup import Cell, colours, date, figure, fixed, keys, name_of, percent, section, short_date, table
-from cryptod.report.results import MODEL, SERVED
+from cryptod.report.results import MODEL
 from cryptod.report.summary import Summary
 
 LEAST_SKILL: Final = 0.01

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 
 from cryptod.forecast.scores import SCORED_HORIZONS, loss_test
-from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, Bool, Float32, Float64, Int64
-from cryptod.report.results import MODEL, SERVED, BacktestResults
+from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, SERVED, Bool, Float32, Float64, Int64
+from cryptod.report.results import MODEL, BacktestResults
 
 BLOCK_HOURS: Final = 28 * 24
 BOOTSTRAP_HOURS: Final = 7 * 24

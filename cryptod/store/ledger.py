@@ -41,8 +41,6 @@ ISSUE_BITS: Final = 11
 LOSS_BITS: Final = 10
 OUTCOME_BITS: Final = 13
 
-SERVED: Final = "served"
-"""In a score, what was served, whoever made it, beside each forecaster by itself."""
 
 _KEY: Final = struct.Struct(">QQ")
 _SEQ: Final = b"seq"

@@ -123,8 +123,7 @@ def score(folder: Folder, models: list[Model], start: int, first: int, last: int
             part = slice(i, i + 48)
             coins = np.arange(len(model.symbols))
             served = model.quantiles(own[part], market[part], week[part], coins)
-            pure = model.own_quantiles(own[part], market[part], week[part], coins)
-            for name, quantiles in (("served", served.served), ("model", pure), *served.said.items()):
+            for name, quantiles in (("served", served.served), *served.said.items()):
                 found.setdefault(name, []).append(scores.crps(quantiles[..., columns, :], outcome[part]))
             for percent in (50, 80, 90, 95):
                 found.setdefault(f"hit_{percent}", []).append(scores.covered(served.served[..., columns, :], outcome[part], percent))

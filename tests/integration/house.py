@@ -245,6 +245,11 @@ class Daemon:
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{self.log()[-4000:]}") from None
 
+    def wait_until_trained(self, coins: int) -> None:
+        """Forecasts of so many coins are there, and no training runs."""
+        self.wait_for(lambda client: client.cache_stats()["entries"] == coins, "the first forecasts")
+        self.wait_for(lambda client: client.status()["training"]["running"] is None, "the end of the training")
+
     def wait_for_line(self, sentence: str, count: int = 1, *, seconds: float = 30.0) -> list[str]:
         try:
             return wait_for(lambda: len(found := self.lines(sentence)) >= count and found, f"the line {sentence!r}", seconds=seconds)

@@ -38,8 +38,7 @@ def trained(exchange: SimulatedExchange) -> Iterator[Path]:
     """A state directory with models and forecasts, whose drift watch has just raised an alarm."""
     with short_folder() as folder:
         with Daemon(folder, exchange) as daemon:
-            daemon.wait_for(lambda client: client.cache_stats()["entries"] == COINS, "the first forecasts")
-            daemon.wait_for(lambda client: client.status()["training"]["running"] is None, "the end of the training")
+            daemon.wait_until_trained(COINS)
         with Store(daemon.state) as store:
             kept = Drift().export() | {
                 "to": TEN,
@@ -131,8 +130,7 @@ def test_strange_coins_are_served_with_flags_and_a_strangeness_or_refused_with_t
     followed: dict[str, Any] = {"cryptod_universe_include": "ADA/USDT,DOGE/USDT"}  # without volume they would not be chosen
     with SimulatedExchange(*MARKET, *options) as odd, Daemon(folder, odd, **followed) as daemon, daemon.client() as client:
         left_out = {"SOL/USDT", "DOGE/USDT"}
-        daemon.wait_for(lambda client: client.cache_stats()["entries"] == COINS - len(left_out), "the first forecasts")
-        daemon.wait_for(lambda client: client.status()["training"]["running"] is None, "the end of the training")
+        daemon.wait_until_trained(COINS - len(left_out))
         served = client.get_many()
         assert set(served.refused) == left_out
         assert "too young: 4 days of candles" in served.refused["SOL/USDT"].hint

@@ -45,8 +45,7 @@ def trained(exchange: SimulatedExchange) -> Iterator[Path]:
     """A state directory with models, forecasts and a ledger, to be copied."""
     with short_folder() as folder:
         with Daemon(folder, exchange) as daemon:
-            daemon.wait_for(lambda client: client.cache_stats()["entries"] == COINS, "the first forecasts")
-            daemon.wait_for(lambda client: client.status()["training"]["running"] is None, "the end of the training")
+            daemon.wait_until_trained(COINS)
         yield daemon.state
 
 
