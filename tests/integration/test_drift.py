@@ -79,19 +79,20 @@ def drift(client: Client) -> str:
     return next((row["text"] for row in client.health()["conditions"] if row["name"] == "drift"), "")
 
 
-def test_an_alarm_starts_one_update_and_is_a_condition_until_the_forecasts_fit_again(folder: Path) -> None:
-    with SimulatedExchange(*MARKET, speed=2400) as fast:
-        with Daemon(folder, fast, **NO_TURNS) as daemon, daemon.client() as client:
-            job = wait_for(lambda: next((job for job in client.jobs() if job["kind"] == "incremental"), None), "the update")
-            assert job["reason"] == "drift: coverage of the 80 % intervals 1 h ahead fell to 67 % in the last 30 h"
-            text = wait_for(lambda: drift(client), "the condition")
-            assert text.startswith("coverage of the 80 % intervals 1 h ahead fell to 67 % in the last 30 h; lately it is ")
-            wait_for(lambda: client.jobs()[0]["state"] == "done", "the end of the update")
-            wait_for(lambda: not drift(client), "the end of the condition", seconds=90)
-            assert [job["kind"] for job in client.jobs()] == ["incremental", "full"]
-        with Daemon(folder, fast, **NO_TURNS) as again, again.client() as client:
-            wait_for(lambda: client.get("BTC/USDT").cutoff > TEN, "forecasts")
-            assert [job["kind"] for job in client.jobs()] == ["incremental", "full"], "it is answered once"
+def test_an_alarm_starts_one_update_and_is_a_condition_until_the_forecasts_fit_again(folder: Path, exchange: SimulatedExchange) -> None:
+    # First by the wall clock: no hour ends, so that nothing of this can be over before it was looked at.
+    with Daemon(folder, exchange, **NO_TURNS) as daemon, daemon.client() as client:
+        job = wait_for(lambda: next((job for job in client.jobs() if job["kind"] == "incremental"), None), "the update")
+        assert job["reason"] == "drift: coverage of the 80 % intervals 1 h ahead fell to 67 % in the last 30 h"
+        text = wait_for(lambda: drift(client), "the condition")
+        assert text.startswith("coverage of the 80 % intervals 1 h ahead fell to 67 % in the last 30 h; lately it is ")
+        wait_for(lambda: client.jobs()[0]["state"] == "done", "the end of the update")
+        assert drift(client), "an update ends no alarm; forecasts that fit do"
+        assert [job["kind"] for job in client.jobs()] == ["incremental", "full"]
+    with SimulatedExchange(*MARKET, speed=2400) as fast, Daemon(folder, fast, **NO_TURNS) as again, again.client() as client:
+        wait_for(lambda: client.get("BTC/USDT").cutoff > TEN + 3 * HOUR.ms, "forecasts that hours have judged", seconds=60)
+        wait_for(lambda: not drift(client), "the end of the condition", seconds=120)
+        assert [job["kind"] for job in client.jobs()] == ["incremental", "full"], "it is answered once"
     with Store(daemon.state) as store:
         kept = store.get("drift")
     assert (kept["alarm"], kept["answered"]) == (None, TEN)
