@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 from cryptod.errors import ConfigError
+
+STEP_SHOWN: Final = 3600.0
+"""Seconds for which a step of the clock is shown."""
 
 _SPEC = re.compile(r"^(?P<start>\d+)@(?P<anchor>\d+)x(?P<speed>\d+(?:\.\d+)?)$")
 
@@ -58,6 +62,32 @@ class SpedClock:
 
     def __str__(self) -> str:
         return f"{self.start}@{self.anchor}x{self.speed:g}"
+
+
+class StepWatch:
+    """Whether somebody stepped the machine's clock: its distance from the monotonic one, which nobody can step.
+
+    ``wall`` and ``monotonic`` give seconds.
+    """
+
+    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._wall, self._monotonic = wall, monotonic
+        self._offset = wall() - monotonic()
+        self._at = -STEP_SHOWN
+        self.step = 0.0
+        """Seconds of the latest step, for as long as it is worth showing; 0 without one."""
+
+    def stepped(self) -> bool:
+        """Look now: whether there was a step since the last look. Less than a second is the slewing of a time daemon."""
+        now = self._monotonic()
+        offset = self._wall() - now
+        step, self._offset = offset - self._offset, offset
+        if abs(step) < 1.0:
+            if now - self._at > STEP_SHOWN:
+                self.step = 0.0
+            return False
+        self.step, self._at = step, now
+        return True
 
 
 def parse_clock(spec: str) -> Clock:

@@ -16,6 +16,7 @@ import msgpack
 import msgspec
 
 from cryptod import __version__
+from cryptod.daemon import account
 from cryptod.daemon.control import Ready
 from cryptod.daemon.dispatch import NOT_UNDERSTOOD
 from cryptod.daemon.listening import Peer
@@ -86,7 +87,7 @@ class Handlers:
         return {"version": __version__, "protocol": PROTOCOL, "now": self._service.clock.now(), "pid": self._service.pid}
 
     def status(self, _: Nothing, __: Peer) -> dict[str, Any]:
-        return self._service.status()
+        return account.status(self._service)
 
     def health(self, _: Nothing, __: Peer) -> dict[str, Any]:
         return {"severity": self._service.health.severity, "conditions": self._service.health.findings}
@@ -171,7 +172,7 @@ class Handlers:
         return Ready(found.card)
 
     def symbols(self, _: Nothing, __: Peer) -> dict[str, Any]:
-        return self._service.describe_symbols()
+        return account.symbols(self._service)
 
     def schedule(self, _: Nothing, __: Peer) -> list[dict[str, Any]]:
         return self._service.scheduler.describe(self._service.clock.now())

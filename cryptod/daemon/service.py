@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import functools
 import os
 import signal
@@ -23,13 +22,14 @@ import msgpack
 import schedule
 
 from cryptod import __version__, logs
-from cryptod.clock import Clock, SystemClock
+from cryptod.clock import Clock, StepWatch, SystemClock
 from cryptod.config import Config, Loaded, load, reloaded, restart_needed
+from cryptod.daemon import account, statedir
 from cryptod.daemon.collection import Collection
 from cryptod.daemon.control import Commands, ControlServer
 from cryptod.daemon.job import Job
 from cryptod.daemon.listening import inherited_sockets, may_change
-from cryptod.daemon.monitor import HOUR_MS, Facts, Health, ResourceMeter, Resources
+from cryptod.daemon.monitor import HOUR_MS, Health, ResourceMeter, Resources
 from cryptod.daemon.publisher import Publisher
 from cryptod.daemon.records import Records
 from cryptod.daemon.scheduler import Periodic, Scheduler
@@ -38,14 +38,12 @@ from cryptod.daemon.scoring import Scoring
 from cryptod.daemon.symbols import SymbolIndex
 from cryptod.daemon.training import Training
 from cryptod.daemon.watchdog import Notifier, Watchdog, keep_pinging, watchdog_interval
-from cryptod.errors import CheckpointError, ConfigError, CryptodError, DamagedError, StoreError
+from cryptod.errors import CheckpointError, CryptodError, StoreError
 from cryptod.forecast.drift import Alarm
 from cryptod.forecast.model import Model
 from cryptod.market import Panel
-from cryptod.store import forecasts, jobs, ledger
 from cryptod.store.candles import CandleStore
 from cryptod.store.checkpoints import CheckpointStore
-from cryptod.store.environment import Environment, open_environment
 from cryptod.store.forecasts import ForecastCache
 from cryptod.store.jobs import JobStore
 from cryptod.store.ledger import Ledger
@@ -58,7 +56,6 @@ LATE: Final = 20.0
 """Seconds without a turn after which the watchdog's beats stop being earned."""
 PREGENERATE_LEAD_MS: Final = 5 * 60_000
 REFERENCES_KEPT_MS: Final = 8 * 24 * HOUR_MS
-CLOCK_STEP_SHOWN: Final = 3600.0
 STOP_GRACE: Final = 1.0
 STORE_RETRY: Final = 5.0
 """Seconds until forecasts that could not be written are made again."""
@@ -108,8 +105,8 @@ class Service:
         self._environ = environ
         self._config_path, self._base_path = config_path, base
         self._notifier = notifier
-        self._monotonic = time.monotonic
-        self._born = self._monotonic()
+        self.monotonic = time.monotonic
+        self.born = self.monotonic()
         self._stop = asyncio.Event()
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._pregenerate = self._catch_up = False
@@ -118,9 +115,7 @@ class Service:
         self.resources = Resources()
         self._meter: ResourceMeter | None = None
         self.peak_pss = 0
-        self.clock_step = 0.0
-        self._clock_offset = self._offset()
-        self._clock_stepped_at = -CLOCK_STEP_SHOWN
+        self.steps = StepWatch()
         self.store_error = self.damaged_store = ""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
 
@@ -140,10 +135,10 @@ class Service:
             else:
                 await self.control.start(self.config.socket.path)
             stack.push_async_callback(self.control.close, STOP_GRACE)
-            self.watchdog.ready(self._summary())
+            self.watchdog.ready(account.summary(self))
             log.info(
                 "ready", version=__version__, socket=self.config.socket.path, coins=len(self.collection.followed),
-                models=len(self.publisher.models), duration=round(self._monotonic() - self._born, 3),
+                models=len(self.publisher.models), duration=round(self.monotonic() - self.born, 3),
             )  # fmt: skip
             await self._serve()
             self.watchdog.stopping()
@@ -153,17 +148,18 @@ class Service:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         root = Path(self.config.storage.directory)
-        self._lock_directory(root, stack)
+        statedir.lock(root, stack, self.pid)
         self.state = root
-        environment = self._environment = self._open_serving(root / "serving")
+        environment, self.damaged_store = statedir.open_serving(root / "serving", self.clock.now())
+        self.environment = environment
         stack.callback(environment.close)
         stack.callback(self._disk.shutdown)
         self.records = Records(JobStore(environment), self._disk, self._on_store_error)
         self.cache, self.ledger = ForecastCache(environment), Ledger(environment)
         checkpoints = root / "checkpoints"
         now = self._started = self.clock.now()
-        self._first_start = int(self.records.get("born") or 0) or now
-        if self._first_start == now:
+        self.first_start = int(self.records.get("born") or 0) or now
+        if self.first_start == now:
             self.records.set("born", now)
         worker = self.config.worker
         self.pool = Pool(nice=worker.nice, memory_mb=worker.memory_mb, directory=str(root / "run"))
@@ -173,11 +169,11 @@ class Service:
         scoring = Scoring(self.ledger, self.records, candles)
         self.drift = scoring.drift
         self.publisher = Publisher(
-            self.config, candles, stores, self._disk, self._monotonic, self.trouble, self._on_store_error, scoring, self._base_model()
+            self.config, candles, stores, self._disk, self.monotonic, self.trouble, self._on_store_error, scoring, self._base_model()
         )
         await self.publisher.load()
         pace = 1.0 / self.clock.real_seconds(1.0)
-        self.collection = Collection(self.config, str(root / "candles"), self.pool, self.records, self._monotonic, pace)
+        self.collection = Collection(self.config, str(root / "candles"), self.pool, self.records, self.monotonic, pace)
         self.training = Training(
             self.config, (str(root / "candles"), str(checkpoints)), self.pool, self.records,
             self.publisher.serving, self.publisher.updatable, self._promote, self._job_changed,
@@ -187,37 +183,7 @@ class Service:
         self.scheduler = Scheduler(periodic_rows(self.config), self.records.get("last_runs") or {}, born=now)
         commands, allowed = self._commands(self), may_change(os.getuid(), self.config.socket.group)
         self.control = ControlServer(commands.table(), allowed=allowed, express=commands.express)
-        self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self._monotonic)
-
-    def _lock_directory(self, root: Path, stack: contextlib.AsyncExitStack) -> None:
-        """One daemon for one state directory: two would overwrite each other's files."""
-        try:
-            root.mkdir(mode=0o750, parents=True, exist_ok=True)
-            handle = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-        except OSError as error:
-            raise StoreError(
-                f"the state directory {root} cannot be used: {error.strerror}", hint="check its rights, or set storage.directory"
-            ) from error
-        stack.callback(os.close, handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            other = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise ConfigError(f"another cryptod (process {other}) runs on {root}", hint="stop it, or set storage.directory") from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{self.pid}\n".encode(), 0)
-
-    def _open_serving(self, path: Path) -> Environment:
-        """The store of forecasts, ledger and jobs; a damaged one is put aside, never deleted, and a new one begun."""
-        databases = (*forecasts.DATABASES, *jobs.DATABASES, *ledger.DATABASES)
-        try:
-            return open_environment(path, databases=databases, writer=True)
-        except DamagedError as error:
-            aside = path.with_name(f"{path.name}.damaged-{self.clock.now()}")
-            path.rename(aside)
-            self.damaged_store = f"{error.message}; it was put aside as {aside}"
-            log.error("the serving store was damaged and a new one is begun", error=error.message, aside=str(aside))
-            return open_environment(path, databases=databases, writer=True)
+        self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self.monotonic)
 
     def _base_model(self) -> Model | None:
         """What serves coins that have no model yet; without it they wait for the next full retrain."""
@@ -292,10 +258,10 @@ class Service:
         try:
             await work
         except StoreError as error:
-            self._refresh_retry_at = self._monotonic() + STORE_RETRY
+            self._refresh_retry_at = self.monotonic() + STORE_RETRY
             self._on_store_error(error)
         except Exception as error:  # a defect in one lane must not end the others; it is logged with its trace
-            self._refresh_retry_at = self._monotonic() + 30
+            self._refresh_retry_at = self.monotonic() + 30
             if lane == "refresh":
                 self.publisher.error = str(error) or type(error).__name__
             log.exception("a defect ended the work of a lane", lane=lane)
@@ -345,7 +311,7 @@ class Service:
 
     def _refresh_is_due(self) -> bool:
         training = self.training.queue.running is not None
-        if self._monotonic() < self._refresh_retry_at or not self.collection.followed:
+        if self.monotonic() < self._refresh_retry_at or not self.collection.followed:
             return False
         # While batches are being promoted one after the other, only new candles are worth a refresh.
         if training:
@@ -393,8 +359,10 @@ class Service:
         house = self._housekeeping()
         self._start_chore("resources", self._read_resources)
         while True:
-            if self._clock_was_stepped():
-                house = self._housekeeping()  # its next runs were reckoned by the old time
+            if self.steps.stepped():
+                log.warning("the machine's clock was stepped", seconds=round(self.steps.step, 1))
+                if isinstance(self.clock, SystemClock):
+                    house = self._housekeeping()  # its next runs were reckoned by the old time
             house.run_pending()
             await asyncio.sleep(1.0)
 
@@ -413,7 +381,7 @@ class Service:
         loop = asyncio.get_running_loop()
         self.resources = await loop.run_in_executor(None, self._measure)
         self.peak_pss = max(self.peak_pss, self.resources.pss_total)
-        await self.publisher.on_disk(self._monotonic)  # a disk that hangs must not look alive
+        await self.publisher.on_disk(self.monotonic)  # a disk that hangs must not look alive
         self.watchdog.beat("disk")
 
     def _measure(self) -> Resources:
@@ -424,12 +392,12 @@ class Service:
     async def _judge(self) -> None:
         if self.store_error and not self._refresh_is_waiting():
             await self._try_to_write()
-        for what, finding in self.health.evaluate(self.facts()):
+        for what, finding in self.health.evaluate(account.facts(self)):
             severity = finding["severity"] if what == "raised" else "info"
             say = {"error": log.error, "warning": log.warning}.get(severity, log.info)
             say(f"condition {what}: {finding['text']}", condition=finding["name"], remedy=finding["remedy"])
             self._notify("conditions", {"what": what, **finding})
-        self.watchdog.status(self._summary())
+        self.watchdog.status(account.summary(self))
 
     def _refresh_is_waiting(self) -> bool:
         """Whether forecasts could not be published: their next attempt says whether the store can be written again."""
@@ -454,22 +422,7 @@ class Service:
         references = functools.partial(self.ledger.prune, before, references_before=self.publisher.published_to - REFERENCES_KEPT_MS)
         await self.publisher.on_disk(references)
         # A hundred coins' forecasts that were read to be scored are some 4 MB a day: they must not add up.
-        await self.publisher.on_disk(self._environment.release)
-
-    def _offset(self) -> float:
-        """Seconds between the machine's clock and its monotonic one; it changes when somebody steps the clock."""
-        return time.time() - time.monotonic()
-
-    def _clock_was_stepped(self) -> bool:
-        offset = self._offset()
-        step, self._clock_offset = offset - self._clock_offset, offset
-        if abs(step) < 1.0:
-            if self._monotonic() - self._clock_stepped_at > CLOCK_STEP_SHOWN:
-                self.clock_step = 0.0
-            return False
-        self.clock_step, self._clock_stepped_at = step, self._monotonic()
-        log.warning("the machine's clock was stepped", seconds=round(step, 1))
-        return isinstance(self.clock, SystemClock)
+        await self.publisher.on_disk(self.environment.release)
 
     # ------------------------------------------------------------------ reload
 
@@ -521,107 +474,3 @@ class Service:
                 return self.publisher.unready[symbol]
             return "it has no model yet; it is trained at the next full retrain"
         return collection.error or (f"the store cannot be written: {self.store_error}" if self.store_error else "")
-
-    def _summary(self) -> str:
-        """One line for `systemctl status`."""
-        running = self.training.queue.running
-        doing = f"; {running.kind} training {running.done}/{running.total} {running.stage}" if running else ""
-        if self.collection.running:
-            doing += "; collecting candles"
-        coins = f"{len(self.publisher.predictor.symbols)} of {len(self.collection.followed)} coins forecast"
-        return f"{coins}, health {self.health.severity}{doing}"
-
-    def facts(self) -> Facts:
-        """The snapshot that the conditions look at."""
-        now, collection, publisher = self.clock.now(), self.collection, self.publisher
-        boundary = collection.boundary(now - 5 * 60_000)
-        followed = collection.followed
-        trained = [symbol for symbol in followed if symbol in publisher.predictor]
-        stale = {}
-        if publisher.published_to >= boundary - HOUR_MS:
-            lag = {symbol: publisher.published_to - publisher.predictor.needs(symbol) for symbol in trained}
-            stale = {symbol: hours // HOUR_MS for symbol, hours in lag.items() if hours > 0}
-        latest = next((job for job in self.training.recent(10) if job["ended"] and job["state"] != "cancelled"), None)
-        batches = latest["batches"] if latest else []
-        return Facts(
-            now=now, monotonic=self._monotonic(), boundary=boundary, started=self._first_start, followed=len(followed),
-            trained=len(trained), stale=stale, collected_to=collection.collected_to, exchange_error=collection.exchange_error,
-            full_enabled=self.config.full_retrain.enabled, full_last_done=self.training.last_full_done,
-            last_job_error="{kind} training {id} failed: {error}".format(**latest) if latest and latest["state"] == "failed" else "",
-            failed_batches=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "failed"),
-            gate_refused=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "done" and not b["promoted"]),
-            refused_checkpoints=publisher.refused, fallback=publisher.fallback(), refresh_error=publisher.error,
-            store_error=self.store_error or collection.store_error, store_damaged=self.damaged_store,
-            clock_step=self.clock_step, drift=self.drift.text, resources=self.resources, universe_warnings=self._unmet_settings(),
-        )  # fmt: skip
-
-    def _unmet_settings(self) -> tuple[str, ...]:
-        """What universe.include asks for and the exchange does not give."""
-        left_out = self.collection.left_out
-        return tuple(f"universe.include names {name}: {left_out[name]}" for name in self.config.universe.include if name in left_out)
-
-    def status(self) -> dict[str, Any]:
-        """Everything at a glance; ``ctl.render.status`` documents the shape."""
-        now, collection, publisher, resources = self.clock.now(), self.collection, self.publisher, self.resources
-        running = self.training.queue.running
-        last = collection.last
-        jobs = self.training.recent(50)
-        return {
-            "now": now,
-            "process": {
-                "version": __version__, "pid": self.pid, "started": now - int(1000 * (self._monotonic() - self._born)),
-                "uptime": self._monotonic() - self._born, "ready": True, "state": "ready",
-                "clock": "system" if isinstance(self.clock, SystemClock) else str(self.clock),
-            },
-            "health": {"severity": self.health.severity, "conditions": self.health.findings},
-            "exchange": {
-                "id": self.config.exchange.id, "url": self.config.exchange.url, "last_collect": collection.last_at,
-                "error": collection.exchange_error, "retry_in": collection.retry_in, "collecting": collection.running,
-                "progress": None if collection.progress is None else {
-                    "stage": collection.progress.stage, "done": collection.progress.done, "total": collection.progress.total,
-                },
-                **({"new_candles": last.new_candles, "seconds": last.seconds, "requests": last.requests} if last else {}),
-            },
-            "candles": {
-                "symbols": len(collection.followed), "newest_close": collection.collected_to, "stale": sorted(self.facts().stale),
-                "left_out": len(collection.left_out),
-            },
-            "models": {
-                "generation": publisher.generation, "promoted_at": publisher.promoted_at, "checkpoints": len(publisher.models),
-                "coins": sum(symbol in publisher.predictor for symbol in collection.followed), "refused": publisher.refused,
-            },
-            "cache": publisher.stats(),
-            "training": {
-                "running": running.describe() if running else None, "queued": len(self.training.queue) - (running is not None),
-                "last_full": self.training.last_full_done,
-                "last_incremental": max((j["ended"] for j in jobs if j["kind"] == "incremental" and j["state"] == "done"), default=0),
-            },
-            "schedule": self.scheduler.describe(now),
-            "ledger": self._describe_ledger(),
-            "memory": {
-                "pss_total": resources.pss_total, "pss_daemon": resources.pss_daemon, "pss_children": resources.pss_children,
-                "peak_total": self.peak_pss, "limit": resources.memory_limit, "processes": resources.processes,
-            },
-            "cpu": {"percent": resources.cpu_percent},
-            "disk": {"path": str(self.state), "used": resources.disk_used, "free": resources.disk_free},
-        }  # fmt: skip
-
-    def _describe_ledger(self) -> dict[str, Any]:
-        stats = self.ledger.stats()
-        return {
-            "issues": stats["issues"], "first": stats["first_cutoff"], "last": stats["last_cutoff"], "damaged": stats["damaged"],
-            "bytes": self._environment.used_bytes(),
-        }  # fmt: skip
-
-    def describe_symbols(self) -> dict[str, Any]:
-        """The coins that are followed, by quote volume, and those left out, each with why."""
-        publisher, collection = self.publisher, self.collection
-        serves = {symbol: name for name, symbols in publisher.serving().items() for symbol in symbols}
-        stale = self.facts().stale
-        rows = []
-        for symbol in collection.followed:
-            model = serves.get(symbol)
-            reason = self.trouble(symbol) if model is None or symbol in stale else ""
-            newest = publisher.predictor.needs(symbol) if model else collection.collected_to
-            rows.append({"symbol": symbol, "newest_close": newest, "stale": symbol in stale, "reason": reason, "model": model})
-        return {"followed": rows, "left_out": collection.left_out}
