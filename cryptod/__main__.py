@@ -31,9 +31,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     run.add_argument("--config", type=Path, metavar="PATH", help="configuration file (default: /etc/cryptod/cryptod.toml)")
     clock = os.environ.get("CRYPTOD_CLOCK", "system")
     run.add_argument("--clock", default=clock, metavar="SPEC", help="a simulated clock, as `cryptod simulate` prints it")
-    run.add_argument(
-        "--base-model", type=Path, metavar="DIR", help="let a base model (models/base) serve coins that have none of their own yet"
-    )
+    run.add_argument("--base-model", type=Path, metavar="DIR", help="another base model than the one that came with the program")
     run.set_defaults(call=_run)
 
     check = verbs.add_parser("check-config", help="print the effective configuration and where each part of it came from")

@@ -189,6 +189,18 @@ class Train(_Section, frozen=True):
     ] = 50
 
 
+class Forecast(_Section, frozen=True):
+    """What forecasts are made with."""
+
+    base_model: Annotated[
+        bool,
+        Key(
+            "Whether coins that have no model of their own yet are served by the one that came with the program.",
+            "a new coin is forecast with a week of candles instead of 45 days and a retrain",
+        ),
+    ] = True
+
+
 class Incremental(_Section, frozen=True):
     """The update in between: from the current weights, timid steps over the rolled window."""
 
@@ -314,6 +326,7 @@ class Config(_Section, frozen=True):
     exchange: Exchange = Exchange()
     universe: Universe = Universe()
     market: Market = Market()
+    forecast: Forecast = Forecast()
     train: Train = Train()
     incremental: Incremental = Incremental()
     full_retrain: FullRetrain = FullRetrain()

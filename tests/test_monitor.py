@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cryptod.daemon.monitor import CONDITIONS, HOUR_MS, MIB, SEVERITIES, Condition, Facts, Health, ResourceMeter, Resources, cgroup_limit
+from cryptod.daemon.monitor import (
+    CONDITIONS,
+    HOUR_MS,
+    MIB,
+    SEVERITIES,
+    Condition,
+    Facts,
+    Health,
+    ResourceMeter,
+    Resources,
+    cgroup_limit,
+    disk_used,
+)
 
 NOW = 1_685_620_800_000
 
@@ -114,3 +128,24 @@ def test_the_limit_of_the_control_group_is_found_in_both_hierarchies(tmp_path: P
     assert cgroup_limit(tmp_path, own) == 256 * MIB
     own.write_text("0::/nowhere\n")
     assert cgroup_limit(tmp_path, own) == 0
+
+
+def test_the_disk_is_measured_while_files_and_folders_come_and_go(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(bytes(8192))
+    stop = threading.Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            folder = tmp_path / "checkpoint"
+            folder.mkdir()
+            for name in range(20):
+                (folder / str(name)).touch()
+            shutil.rmtree(folder)
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        assert min(disk_used(tmp_path) for _ in range(300)) >= 8192
+    finally:
+        stop.set()
+        thread.join()

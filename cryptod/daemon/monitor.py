@@ -7,6 +7,8 @@ spoken for ``after`` seconds and clears when it falls silent; nothing has to be 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -55,6 +57,16 @@ def cgroup_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
     return 0
 
 
+def disk_used(folder: Path) -> int:
+    """Bytes on disk of all files below a folder, of which some may come and go meanwhile."""
+    total = 0
+    for path, _, names in os.walk(folder):  # which looks past folders that are gone
+        for name in names:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                total += os.lstat(os.path.join(path, name)).st_blocks * 512
+    return total
+
+
 class ResourceMeter:
     """Reads the resources of this process and all its descendants. Made in a thread too: it imports psutil, for 10 ms."""
 
@@ -75,13 +87,12 @@ class ResourceMeter:
         except self._gone:
             children = []
         usage = shutil.disk_usage(self._state)
-        stores = sum(file.stat().st_blocks * 512 for file in self._state.rglob("*") if file.is_file())
         return Resources(
             pss_daemon=self._pss(self._own),
             pss_children=sum(self._pss(child) for child in children),
             processes=1 + len(children),
             cpu_percent=self._own.cpu_percent(),
-            disk_used=stores,
+            disk_used=disk_used(self._state),
             disk_free=usage.free,
             disk_total=usage.total,
             memory_limit=self._limit,

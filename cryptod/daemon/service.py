@@ -84,7 +84,8 @@ class Service:
     """One daemon on one state directory.
 
     ``commands`` makes the table of what the commands do; ``notifier`` speaks to systemd; ``environ`` is the process's
-    environment; ``config_path`` is read again on SIGHUP; ``base`` is the folder of the base model.
+    environment; ``config_path`` is read again on SIGHUP; ``base`` is the folder of a base model other than
+    the shipped one.
     """
 
     def __init__(
@@ -187,10 +188,10 @@ class Service:
 
     def _base_model(self) -> Model | None:
         """What serves coins that have no model yet; without it they wait for the next full retrain."""
-        if self._base_path is None:
+        if not self.config.forecast.base_model:
             return None
         try:
-            return base_model.load(self._base_path)
+            return base_model.load(self._base_path or base_model.shipped())
         except CheckpointError as error:
             log.warning("there is no base model; new coins wait to be trained", error=error.message, hint=error.hint)
             return None
@@ -468,9 +469,8 @@ class Service:
             running = self.training.queue.running
             if running is not None and running.kind == "full":
                 return f"full training {running.id} is running"
-            if symbol in self.training.left_out:
-                return self.training.left_out[symbol]
-            if symbol in self.publisher.unready:
-                return self.publisher.unready[symbol]
+            for why in (self.publisher.unready, self.training.left_out):  # the base model asks for less, so its reason ends first
+                if symbol in why:
+                    return why[symbol]
             return "it has no model yet; it is trained at the next full retrain"
         return collection.error or (f"the store cannot be written: {self.store_error}" if self.store_error else "")

@@ -8,6 +8,7 @@ the coins' own candles, the gate weighs it, a full retrain replaces it.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -53,6 +54,12 @@ def distil(model: Model, meta: dict[str, Any]) -> Model:
         state=FeatureState.empty(1),
         meta=meta,
     )
+
+
+def shipped() -> Path:
+    """The folder of the base model that came with the program: of this checkout, or what the installation put beside it."""
+    checkout = Path(__file__).parents[2] / "models" / "base"
+    return checkout if checkout.is_dir() else Path(sys.prefix) / "share" / "cryptod" / "models" / "base"
 
 
 def load(folder: Path) -> Model:

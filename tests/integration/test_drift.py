@@ -128,7 +128,10 @@ def test_strange_coins_are_served_with_flags_and_a_strangeness_or_refused_with_t
         f"halted,symbols=BNB/USDT,start=0,end={hours['50 d']}",  # listed fifty days ago
     )
     options = [part for fault in faults for part in ("--fault", fault)]
-    followed: dict[str, Any] = {"cryptod_universe_include": "ADA/USDT,DOGE/USDT"}  # without volume they would not be chosen
+    followed: dict[str, Any] = {
+        "cryptod_universe_include": "ADA/USDT,DOGE/USDT",  # without volume they would not be chosen
+        "cryptod_forecast_base_model": "true",
+    }
     with SimulatedExchange(*MARKET, *options) as odd, Daemon(folder, odd, **followed) as daemon, daemon.client() as client:
         left_out = {"SOL/USDT", "DOGE/USDT"}
         daemon.wait_until_trained(COINS - len(left_out))

@@ -1,0 +1,49 @@
+"""A fresh daemon with the base model, which it has by default: forecasts at once, and of coins that cannot be trained yet."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryptod.errors import RequestError
+from cryptod.market import HOUR
+from tests.integration.house import COINS, START, Daemon, SimulatedExchange, issues, short_folder, wait_for
+
+TEN = START // HOUR.ms * HOUR.ms
+DAY = 24 * HOUR.ms
+
+
+def test_a_fresh_daemon_forecasts_before_it_has_trained_and_a_new_coin_until_it_can_be() -> None:
+    new = (
+        f"halted,symbols=BNB/USDT,start=0,end={TEN - 20 * DAY}",
+        f"halted,symbols=SOL/USDT,start=0,end={TEN - 5 * DAY}",
+    )
+    options = [part for fault in new for part in ("--fault", fault)]
+    with short_folder() as folder:
+        with (
+            SimulatedExchange("--coins", str(COINS), "--seed", "7", *options) as exchange,
+            Daemon(folder, exchange, cryptod_forecast_base_model="true") as daemon,
+            daemon.client() as client,
+        ):
+            daemon.wait_for(lambda client: client.status()["training"]["last_full"], "the first full retrain")
+            forecast = wait_for(lambda: "base" not in client.get("BTC").flags and client.get("BTC"), "a forecast of its own model")
+            assert not forecast.model.endswith("-base")
+
+            young = client.get("BNB")
+            assert young.model.endswith("-base")
+            assert {"base", "young"} <= set(young.flags)
+            assert 0.002 < young.volatility[0] < 0.05
+            shown = daemon.control("get", "BNB").stdout
+            assert young.model in shown
+            assert "base" in shown
+            with pytest.raises(RequestError, match=r"no forecast of SOL/USDT yet \(too young: 5 days of candles, 7 are needed\)"):
+                client.get("SOL")
+
+            models = {row["name"]: row for row in client.models()["current"]}
+            assert (models[young.model]["kind"], models[young.model]["served"]) == ("base", 1)
+            followed = {row["symbol"]: row for row in client.symbols()["followed"]}
+            assert followed["BNB/USDT"]["model"] == young.model
+            assert followed["SOL/USDT"]["model"] is None
+            assert client.health()["severity"] != "error"
+        first = min(issues(daemon.state), key=lambda issue: issue.issued)
+        assert set(first.models) == {young.model}
+        assert set(first.symbols) == set(followed) - {"SOL/USDT"}, "all were forecast before anything was trained"
