@@ -78,7 +78,7 @@ def live(weekend: Weekend, daemon: Daemon, exchange: SimulatedExchange) -> None:
             forecasts = client.get_many()
             top = client.top(len(forecasts), "p_up", 12)
             weekend.moments.append(Moment(exchange.now(), forecasts, top))
-        wait_for(lambda: client.status()["training"]["running"] is None, "the end of the last update")
+        wait_for(lambda: client.status()["training"]["running"] is None, "the end of the last update", seconds=120)
         weekend.jobs, weekend.symbols, weekend.status, health = client.jobs(100), client.symbols(), client.status(), client.health()
         weekend.conditions = health["conditions"]
 
