@@ -33,12 +33,12 @@ START = 1_709_634_000_000
 COINS = 12
 SETTINGS = {
     "CRYPTOD_UNIVERSE_SIZE": str(COINS), "CRYPTOD_TRAIN_BATCH_SIZE": "4", "CRYPTOD_TRAIN_MONTHS_BACK": "3",
-    "CRYPTOD_FORECAST_BASE_MODEL": "false",
+    "CRYPTOD_FORECAST_BASE_MODEL": "false", "CRYPTOD_WORKER_NICE": "0",
 }  # fmt: skip
-"""Small and quick. Without the base model the first forecasts are those of the first models, which many tests wait for."""
+"""Small and quick, also beside other work. Without the base model the first forecasts are those of the first models, which many tests wait for."""
 
 
-def wait_for(look: Callable[[], T | Literal[False] | None], what: str, *, seconds: float = 30.0) -> T:
+def wait_for(look: Callable[[], T | Literal[False] | None], what: str, *, seconds: float = 60.0) -> T:
     """What ``look`` returns as soon as it is true; errors of the client are looked past until the time is up."""
     end = time.monotonic() + seconds
     last: object = None
@@ -241,7 +241,7 @@ class Daemon:
         """`cryptoctl`."""
         return subprocess.run([str(BIN / "cryptoctl"), *arguments], env=self.environ, capture_output=True, text=True, timeout=30)
 
-    def wait_for(self, look: Callable[[Client], T | Literal[False] | None], what: str, *, seconds: float = 30.0) -> T:
+    def wait_for(self, look: Callable[[Client], T | Literal[False] | None], what: str, *, seconds: float = 60.0) -> T:
         """What ``look(client)`` returns as soon as it is true."""
         with self.client() as client:
             try:
@@ -254,7 +254,7 @@ class Daemon:
         self.wait_for(lambda client: client.cache_stats()["entries"] == coins, "the first forecasts")
         self.wait_for(lambda client: client.status()["training"]["running"] is None, "the end of the training")
 
-    def wait_for_line(self, sentence: str, count: int = 1, *, seconds: float = 30.0) -> list[str]:
+    def wait_for_line(self, sentence: str, count: int = 1, *, seconds: float = 60.0) -> list[str]:
         try:
             return wait_for(lambda: len(found := self.lines(sentence)) >= count and found, f"the line {sentence!r}", seconds=seconds)
         except AssertionError as error:
