@@ -179,6 +179,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
     batches = ", ".join(f"{kind} {count['promoted']} promoted, {count['refused']} not" for kind, count in figures["batches"].items())
     served = ", ".join(f"{name} {count:,}" for name, count in figures["served_by"].items() if count)
     found += ["", f"Batches: {batches}", f"Served by: {served}", f"Crossings {figures['crossings']}, not finite {figures['not_finite']}"]
+    found += [f"Drift, {text}" for text in figures["drift"]]
     if figures["refused"]:
         found.append(
             "Hours of coins without a forecast: " + ", ".join(f"{count:,} ({reason})" for reason, count in figures["refused"].items())

@@ -21,7 +21,7 @@ from cryptod.report.results import BacktestResults
 def write(path: Path, results: Results, figures: Mapping[str, Any]) -> None:
     """Write the page; ``figures`` are the counts that the run ended with, told beside the settings."""
     cutoffs = results.cutoffs
-    told = "\n".join(f"{name}: {plain(value) if isinstance(value, Mapping) else value}" for name, value in figures.items() if name in _TOLD)
+    told = "\n".join(f"{name}: {_said(value)}" for name, value in figures.items() if name in _TOLD)
     write_report(
         path,
         BacktestResults(
@@ -42,7 +42,13 @@ def write(path: Path, results: Results, figures: Mapping[str, Any]) -> None:
     )
 
 
-_TOLD = ("forecasts", "refused", "crossings", "not_finite", "seconds", "seconds_training")
+_TOLD = ("forecasts", "drift", "refused", "crossings", "not_finite", "seconds", "seconds_training")
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return plain(value)
+    return "; ".join(value) or "no alarm" if isinstance(value, list) else value
 
 
 def shares(results: Results) -> dict[str, Float32]:
