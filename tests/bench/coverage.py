@@ -40,7 +40,7 @@ class Held:
 
     def coverage(self, percent: int) -> Floats:
         """float64 [S, H], NaN where no interval ran out."""
-        return np.divide(self.hits[percent], self.count, out=np.full(self.count.shape, np.nan), where=self.count > 0)
+        return np.asarray(np.divide(self.hits[percent], self.count, out=np.full(self.count.shape, np.nan), where=self.count > 0))
 
     def back(self, percent: int, column: int, at: int) -> int | None:
         """Spans from the one with ``at`` (UTC ms) in it to the first of those that hold; None where none do."""
