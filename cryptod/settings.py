@@ -192,6 +192,14 @@ class Train(_Section, frozen=True):
 class Forecast(_Section, frozen=True):
     """What forecasts are made with."""
 
+    serve: Annotated[
+        Literal["model", "random_walk", "ewma", "ewma_season", "log_har"],
+        Key(
+            "Who serves: the model, but for coins on which a reference is clearly better; or everywhere one of the references, which are "
+            "simpler and go on being trained and judged beside it.",
+            "it was better than each of them in every month that it was tried on",
+        ),
+    ] = "model"
     base_model: Annotated[
         bool,
         Key(

@@ -307,8 +307,8 @@ def cache_clear(reply: Map, screen: Screen, now: int) -> list[str]:
 
 
 def models(reply: Map, screen: Screen, now: int) -> list[str]:
-    """``{generation, promoted_at, current: [model], history: [{generation, promoted_at, checkpoints: [name], coins, steps}],
-    refused: {name: why}}``
+    """``{generation, promoted_at, serve: who is to, current: [model], history: [{generation, promoted_at, checkpoints: [name], coins,
+    steps}], refused: {name: why}}``
 
     model: ``{name, kind, cutoff, created, coins (trained), served (now served by it), figures: {crps_model, crps_REFERENCE,
     skill_REFERENCE, ...}}``; skill is the share by which the CRPS is below the reference's, and the reference with the
@@ -330,7 +330,12 @@ def models(reply: Map, screen: Screen, now: int) -> list[str]:
     if verdicts:
         lines += ["", screen.paint("Verdicts", "bold")]
         lines += [line for verdict in verdicts for line in wrap(verdict, screen.width, "  ")]
-    if reply.get("weights"):
+    if reply.get("serve", "model") != "model":
+        text = (
+            f"The configuration says (forecast.serve): all coins are served by the reference {reply['serve']}; the models are trained on."
+        )
+        lines += ["", *(screen.paint(line, "yellow") for line in wrap(text, screen.width))]
+    elif reply.get("weights"):
         shares = ", ".join(f"{horizon.removesuffix('h')} h {percent(weights['model'])}" for horizon, weights in reply["weights"].items())
         lines += ["", *wrap(f"The model's weight in what is served, the rest being the references': {shares}", screen.width)]
     for name, why in (reply.get("refused") or {}).items():

@@ -50,6 +50,24 @@ def write(folder: Path, change_after: int | None = None) -> Path:
     return folder
 
 
+def write_break(folder: Path) -> Path:
+    """Eight coins that move eight times as far from `FIRST` on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    panel = walk(DAYS * DAY, 8, 13, START)
+    logs = np.log(panel.values[:, :, :4])
+    opened = logs[:, :, :1].copy()
+    logs -= opened
+    logs[panel.open_times >= FIRST] *= 8.0
+    logs += np.concatenate([opened[:1], opened[:1] + np.cumsum(logs[:-1, :, 3:], axis=0)])
+    panel.values[:, :, :4] = np.exp(logs)
+    for column, symbol in enumerate(panel.symbols):
+        rows = zip(panel.open_times.tolist(), panel.values[:, column].tolist(), strict=True)
+        text = "".join(f"{opened},{','.join(map(repr, values))}\n" for opened, values in rows)
+        with gzip.open(folder / f"{symbol.replace('/', '-')}.csv.gz", "wt", encoding="ascii") as file:
+            file.write(f"{HEADER}\n{text}")
+    return folder
+
+
 def live(folder: Path, cadence: Cadence) -> tuple[list[Forecasts], Replay]:
     issued: list[Forecasts] = []
     history = History(folder)
@@ -103,6 +121,17 @@ def test_models_trained_at_a_cutoff_serve_from_the_next_hour_on(told: tuple[list
     assert {int(name.split("-")[0]) for name in issued[-1].models} & {
         row.time for row in replay.trainings if row.promoted and row.time > FIRST
     }
+
+
+def test_an_alarm_of_the_drift_watch_is_answered_by_an_update_out_of_turn_as_the_daemon_would(tmp_path: Path) -> None:
+    folder = write_break(tmp_path / "candles")
+    answered, silent = (live(folder, Cadence(full_every=0, incremental_every=every, lanes=1))[1] for every in (24, 0))
+    (alarm,) = answered.alarms
+    assert silent.alarms == [alarm], "the same forecasts up to it, and the sums rest for a day after it"
+    assert FIRST < alarm.at < FIRST + LENGTH * HOUR.ms
+    assert [row.time for row in answered.trainings if row.kind == "incremental"] == [alarm.at]
+    assert not any(row.kind == "incremental" for row in silent.trainings)
+    assert alarm.text in answered.summary()["drift"][0]
 
 
 def test_every_coin_and_hour_is_answered_finite_and_in_order(told: tuple[list[Forecasts], Replay, Path]) -> None:
@@ -194,6 +223,8 @@ def test_scores_are_those_of_a_plain_computation(told: tuple[list[Forecasts], Re
         held = (made.quantiles[:, h - 1, 2] <= outcome) & (outcome <= made.quantiles[:, h - 1, 6])
         assert (results.hits[80][3, columns, k] == held).all()
     assert results.skill("served") == 0.0
+    told = results.summary()["skill"]
+    assert {name: results.skill(name) for name in told} == pytest.approx(told, abs=1e-5), "on the way and at the end"
     assert np.isfinite(results.examples[history.symbols[0]]).all()
 
 

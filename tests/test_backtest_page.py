@@ -56,10 +56,12 @@ def test_coins_of_the_model_share_by_weight_and_a_coin_of_a_reference_is_the_ref
 
 
 def test_the_page_is_written_from_what_was_found(tmp_path: Path) -> None:
-    page.write(tmp_path / "report.html", found(), {"forecasts": 188, "refused": {"no model yet": 4}, "crps_e4": {}})
+    figures = {"forecasts": 188, "refused": {"no model yet": 4}, "drift": ["2023-04-01 07:00: it rose"], "crps_e4": {}}
+    page.write(tmp_path / "report.html", found(), figures)
     text = (tmp_path / "report.html").read_text()
     assert "Backtest, 2023-04-01 to 2023-04-02" in text
     assert "the first model" in text
     assert "refused: no model yet 4" in text
+    assert "drift: 2023-04-01 07:00: it rose" in text
     assert "backtest --start 2023-04-01" in text
     assert "the model alone" in text

@@ -6,7 +6,7 @@ import stat
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cryptod.config import MAX_BYTES, NOT_SETTINGS, Config, check_config, documented, load, reloaded, restart_needed
 from cryptod.errors import ConfigError
+from cryptod.forecast.model import SOURCES
 from cryptod.settings import SETTINGS, VARIABLES, Setting
 
 DOCUMENTED = Path(__file__).parent.parent / "etc" / "cryptod.toml"
@@ -51,6 +52,11 @@ def test_without_a_file_and_variables_all_is_at_its_default() -> None:
     loaded = load(None, {"PATH": "/bin", "CRYPTO": "1"})
     assert loaded.config == Config()
     assert loaded.origins == {}
+
+
+def test_whoever_is_issued_beside_the_model_can_be_told_to_serve() -> None:
+    assert get_args(SETTINGS["forecast.serve"].type) == SOURCES
+    assert "one of" in refused(None, {"CRYPTOD_FORECAST_SERVE": "lstm"})
 
 
 def test_the_defaults_are_those_that_were_promised() -> None:

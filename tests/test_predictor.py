@@ -189,7 +189,18 @@ def test_a_reference_serves_where_the_checkpoint_says_so() -> None:
         found = Predictor(models).forecast(SYMBOLS, CUTOFF)
         assert np.array_equal(found.quantiles, found.said[name])
         assert set(found.sources) == {name}
-        assert all("reference" in flags for flags in found.flags)
+        assert all({"reference", *SOURCES[1:]} & set(flags) == {"reference", name} for flags in found.flags)
+
+
+def test_a_model_can_be_told_to_have_a_reference_serve_but_for_its_pegged_coins() -> None:
+    peg = {"pegged": np.array([True, False, False, False]), "source": np.array([1, 0, 4, 0], np.uint8)}
+    model = replace(MODELS[0], **peg)
+    assert model.served_by("model") is model, "the gate's choices stay"
+    told = model.served_by("ewma")
+    assert told.source.tolist() == [1, 2, 2, 2]
+    assert np.array_equal(
+        Predictor([told]).forecast(SYMBOLS[1:4], CUTOFF).quantiles, Predictor([model]).forecast(SYMBOLS[1:4], CUTOFF).said["ewma"]
+    )
 
 
 def test_a_pegged_coin_widens_when_it_leaves_its_peg() -> None:

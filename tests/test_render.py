@@ -191,6 +191,10 @@ def test_models_show_skill_refusals_and_the_way_back() -> None:
     assert "refused: full-9-b1: weights.safetensors" in page
     assert "`cryptoctl models rollback --steps 1`: generation 6, promoted 2023-05-31 11:14" in page
     assert "no models yet" in text(render.models({"current": [], "history": []}, PLAIN, NOW))
+    weights = {"weights": {"1h": {"model": 0.96, "ewma": 0.04}}}
+    usual, told = (text(render.models(MODELS | weights | {"serve": name}, PLAIN, NOW)).replace("\n", " ") for name in ("model", "ewma"))
+    assert "all coins are served by the reference ewma" in told
+    assert ("96.0 %" in usual, "96.0 %" in told) == (True, False)
 
 
 def test_symbols_give_the_reason_for_every_coin_that_is_missing_something() -> None:

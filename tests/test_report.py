@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 
 from cryptod.errors import DataError, StoreError
+from cryptod.forecast.skill import Blocks, equal_losses
 from cryptod.market import HOUR, QUANTILE_LEVELS, SERVED, Float32, Float64
 from cryptod.report.charts import Chart, bounds, ticks
 from cryptod.report.markup import fixed, percent, plain, price
 from cryptod.report.page import render, write_report
 from cryptod.report.results import BacktestResults
-from cryptod.report.summary import skill_interval, summarise
+from cryptod.report.summary import summarise
 
 START = 1_680_307_200_000  # 2023-04-01
 HORIZONS = (1, 2, 4, 8, 12, 24)
@@ -124,8 +125,35 @@ def test_skill_has_an_interval_where_there_is_enough_to_tell() -> None:
     low, high = summary.interval("log_har") or (0.0, 0.0)
     assert 0 < low < summary.skill("log_har") < high
     assert summary.t_value("log_har") > 5
-    assert summarise(results(hours=24 * 20)).interval("log_har") is None
-    assert skill_interval(np.full(40, np.nan), np.ones(40), 7) is None
+    assert summary.verdict("log_har") == "better"
+    assert summarise(results(hours=24 * 5)).interval("log_har") is None
+    assert summarise(results(hours=24 * 5)).verdict("log_har") is None
+
+
+def test_what_is_said_of_the_skill_is_what_is_said_of_live_scores() -> None:
+    """The same hours told to the bootstrap and the test of `forecast.skill` by hand, unknown hours and coins among them."""
+    made = results(hours=24 * 30, coins=3)
+    made = dataclasses.replace(made, forecasters=made.forecasters | {SERVED: without(made.forecasters[SERVED], slice(100, 160), 1)})
+    summary = summarise(made)
+    known = np.isfinite(made.forecasters[SERVED])
+    ours, theirs = (np.where(known, made.forecasters[name], 0.0).astype(float) / np.sqrt(HORIZONS) for name in (SERVED, "log_har"))
+    share = known.sum(axis=1) / known.sum(axis=(0, 1))
+    top, bottom = (((part / known.sum(axis=(0, 1))).sum(axis=(1, 2)))[:, None] for part in (theirs - ours, theirs))
+    (skill,), (half,) = Blocks(np.ones(len(top), bool)).ratio(top, bottom)
+    assert summary.skill("log_har") == pytest.approx(skill, rel=1e-5)
+    assert summary.interval("log_har") == pytest.approx((skill - half, skill + half), rel=1e-4)
+    assert summary.t_value("log_har") == pytest.approx(equal_losses(top[:, 0], share.sum(axis=1)).t, rel=1e-4)
+    (skill,), (half,) = Blocks(np.ones(len(top), bool)).ratio(
+        (theirs - ours)[..., 2].sum(axis=1)[:, None], theirs[..., 2].sum(axis=1)[:, None]
+    )
+    assert summary.interval("log_har", 2) == pytest.approx((skill - half, skill + half), rel=1e-4)
+
+
+def test_hours_between_two_cutoffs_are_hours_of_which_nothing_is_known() -> None:
+    every, third = summarise(results(hours=24 * 90)), summarise(results(hours=24 * 90, step=3))
+    low, high = third.interval("log_har") or (0.0, 0.0)
+    assert low < third.skill("log_har") < high
+    assert high - low > 1.2 * np.diff(every.interval("log_har") or (0.0, 0.0))[0], "a third of the hours says less"
 
 
 def test_a_short_last_block_counts_to_the_one_before() -> None:

@@ -164,13 +164,14 @@ def lines(figures: dict[str, Any]) -> list[str]:
         f"{figures['forecasts']:,} forecasts issued hour by hour; "
         f"{figures['seconds'] / 60:.1f} min, {figures['seconds_training'] / 60:.1f} of them training",
         "",
-        f"{'CRPS x 10^4':14s}" + "".join(f"{h:>8d} h" for h in figures["horizons"]) + "   served better by    t   28-day blocks won",
+        f"{'CRPS x 10^4':14s}" + "".join(f"{h:>8d} h" for h in figures["horizons"]) + "   served better by (95 %)    t   28-day blocks won",
     ]
     for name, values in figures["crps_e4"].items():
         row = f"{name:14s}" + "".join(f"{value:10.2f}" for value in values)
         if name in figures["skill"]:
-            row += f"{figures['skill'][name]:+17.2%}{figures['t'][name]:7.1f}"
-        found.append(row + (f"{figures['blocks_won'][name]:19.0%}" if name in figures["blocks_won"] else ""))
+            between = "..".join(f"{100 * end:+.2f}" for end in figures["interval"][name])
+            row += f"{figures['skill'][name]:+11.2%} {f'({between})' if between else '':16s}{figures['t'][name]:5.1f}"
+        found.append(row + (f"{figures['blocks_won'][name]:20.0%}" if name in figures["blocks_won"] else ""))
     found += ["", f"{'Coverage, %':14s}" + "".join(f"{h:>8d} h" for h in figures["horizons"])]
     found += [f"{percent:<14}" + "".join(f"{value:10.2f}" for value in values) for percent, values in figures["coverage"].items()]
     worst = figures["worst_coin_80"]
@@ -179,6 +180,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
     batches = ", ".join(f"{kind} {count['promoted']} promoted, {count['refused']} not" for kind, count in figures["batches"].items())
     served = ", ".join(f"{name} {count:,}" for name, count in figures["served_by"].items() if count)
     found += ["", f"Batches: {batches}", f"Served by: {served}", f"Crossings {figures['crossings']}, not finite {figures['not_finite']}"]
+    found += [f"Drift, {text}" for text in figures["drift"]]
     if figures["refused"]:
         found.append(
             "Hours of coins without a forecast: " + ", ".join(f"{count:,} ({reason})" for reason, count in figures["refused"].items())

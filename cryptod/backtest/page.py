@@ -11,38 +11,25 @@ import numpy as np
 
 from cryptod.backtest.results import Results
 from cryptod.forecast.model import SOURCES
-from cryptod.forecast.scores import SCORED_HORIZONS
-from cryptod.market import HOUR, Float32
+from cryptod.market import Float32
 from cryptod.report.markup import plain
 from cryptod.report.page import write_report
-from cryptod.report.results import BacktestResults
 
 
 def write(path: Path, results: Results, figures: Mapping[str, Any]) -> None:
     """Write the page; ``figures`` are the counts that the run ended with, told beside the settings."""
-    cutoffs = results.cutoffs
-    told = "\n".join(f"{name}: {plain(value) if isinstance(value, Mapping) else value}" for name, value in figures.items() if name in _TOLD)
-    write_report(
-        path,
-        BacktestResults(
-            symbols=results.symbols,
-            cutoffs=cutoffs,
-            horizons=SCORED_HORIZONS,
-            forecasters=results.losses,
-            hits=results.hits,
-            pit=results.pit,
-            closes=results.closes,
-            examples=results.examples,
-            start=int(cutoffs[0]),
-            end=int(cutoffs[-1]) + HOUR.ms,
-            trainings=[dataclasses.asdict(training) for training in results.trainings],
-            settings=f"{results.settings}\n\n{told}",
-            shares=shares(results),
-        ),
-    )
+    told = "\n".join(f"{name}: {_said(value)}" for name, value in figures.items() if name in _TOLD)
+    settings = f"{results.settings}\n\n{told}"
+    write_report(path, dataclasses.replace(results.judged(), settings=settings, shares=shares(results)))
 
 
-_TOLD = ("forecasts", "refused", "crossings", "not_finite", "seconds", "seconds_training")
+_TOLD = ("forecasts", "drift", "refused", "crossings", "not_finite", "seconds", "seconds_training")
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return plain(value)
+    return "; ".join(value) or "no alarm" if isinstance(value, list) else value
 
 
 def shares(results: Results) -> dict[str, Float32]:

@@ -1,8 +1,8 @@
 """A period lived through: at each hour what the daemon would do, in its order, with its code.
 
-Candles that have closed are absorbed; outcomes that have matured are learned from; forecasts are issued; then, where it is time, models are
-trained in children and promoted by their verdicts, and serve from the next hour on. What is issued at a cutoff therefore hangs on
-candles closed by then and on nothing later: of that a test makes sure to the last bit.
+Candles that have closed are absorbed; outcomes that have matured are learned from; forecasts are issued; then, where it is time or drift
+has raised an alarm, models are trained in children and promoted by their verdicts, and serve from the next hour on. What is issued at a
+cutoff therefore hangs on candles closed by then and on nothing later: of that a test makes sure to the last bit.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from cryptod.backtest.history import History
 from cryptod.daemon.job import plan_batches
 from cryptod.daemon.scoring import last_closes
 from cryptod.errors import CheckpointError, DataError
+from cryptod.forecast.drift import Alarm, Drift
 from cryptod.forecast.learning import Learning, Spoken, mature
 from cryptod.forecast.model import Model
 from cryptod.forecast.predictor import Forecasts, Predictor, combined
@@ -40,7 +41,8 @@ PRUNE_EVERY: Final = 24
 @dataclass(frozen=True, slots=True)
 class Cadence:
     """The daemon's settings that matter here. ``full_every`` and ``incremental_every`` in hours, 0 for never (the first full retrain is
-    made in any case); ``lanes``: training children at a time, each with some of the batches.
+    made in any case, and without incremental updates none answers an alarm either); ``lanes``: training children at a time, each with some
+    of the batches.
     """
 
     full_every: int = 168
@@ -84,6 +86,9 @@ class Replay:
         self.refused: Counter[str] = Counter()
         """Why coins were given no forecast -> for how many hours of coins."""
         self.learning = Learning()
+        self.alarms: list[Alarm] = []
+        """What the drift watch raised."""
+        self._drift = Drift()
         self.seconds_training = 0.0
         self._predictor = Predictor(())
         self._serving: dict[str, str] = {}
@@ -119,7 +124,8 @@ class Replay:
             return ""
         if self.cadence.full_every and hours % self.cadence.full_every == 0:
             return "full"
-        return "incremental" if self.cadence.incremental_every and hours % self.cadence.incremental_every == 0 else ""
+        every, alarmed = self.cadence.incremental_every, bool(self.alarms) and self.alarms[-1].at == cutoff
+        return "incremental" if every and (alarmed or hours % every == 0) else ""
 
     def _hour(self, cutoff: int) -> None:
         """What the daemon does once a candle has closed."""
@@ -130,7 +136,10 @@ class Replay:
         if self._spoken:
             close = last_closes(self.history.panel(self.history.symbols, cutoff - (MAX_HORIZON + 1) * HOUR.ms, cutoff))[-1]
             ago = [self._spoken.get(cutoff - h * HOUR.ms) for h in range(1, MAX_HORIZON + 1)]
-            self.learning.learn(mature(self.history.symbols, close, [[one] if one else [] for one in ago]))
+            matured = mature(self.history.symbols, close, [[one] if one else [] for one in ago])
+            self.learning.learn(matured)
+            if (alarm := self._drift.update(cutoff, matured.issued, matured.outcomes)) is not None:
+                self.alarms.append(alarm)
         known = tuple(symbol for symbol in self._followed if symbol in predictor and predictor.needs(symbol) == cutoff)
         for symbol in self._followed:
             if symbol not in predictor:
@@ -204,6 +213,7 @@ class Replay:
         promoted = Counter((training.kind, training.promoted) for training in self.trainings)
         return {
             "batches": {kind: {"promoted": promoted[kind, True], "refused": promoted[kind, False]} for kind in ("full", "incremental")},
+            "drift": [f"{_day(alarm.at)}: {alarm.text}" for alarm in self.alarms],
             "refused": dict(self.refused),
             "seconds_training": round(self.seconds_training, 1),
         }

@@ -5,7 +5,8 @@ Knows forecasts and outcomes; nothing of how forecasts come about. This side may
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,10 +20,10 @@ from cryptod.forecast.model import SOURCES
 from cryptod.forecast.predictor import Forecasts
 from cryptod.forecast.scores import INTERVALS, SCORED_HORIZONS
 from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, SERVED, Float32, Float64, Int64
-from cryptod.report.summary import BLOCK_HOURS
+from cryptod.report.results import BacktestResults
+from cryptod.report.summary import summarise
 
 _SCORED: Final = np.array(SCORED_HORIZONS) - 1
-_ROOT: Final = np.sqrt(np.array(SCORED_HORIZONS))
 
 
 @dataclass(slots=True)
@@ -93,37 +94,44 @@ class Results:
             if symbol in made.symbols:
                 kept[row] = quantiles[made.symbols.index(symbol)]
 
-    def skill(self, against: str, forecaster: str = SERVED, rows: slice = slice(None)) -> float:
-        """By what part the pooled CRPS (each horizon over sqrt h) is below another forecaster's."""
-        mine, other = (float(np.nanmean(self.losses[name][rows] / _ROOT)) for name in (forecaster, against))
+    def skill(self, against: str, rows: slice = slice(None)) -> float:
+        """By what part the pooled CRPS of what was served is below another forecaster's: so far, for whoever watches."""
+        mine, other = (float(scores.pooled(_means(self.losses[name][rows]))) for name in (SERVED, against))
         return 1.0 - mine / other if other > 0 else 0.0
 
-    def test(self, against: str, forecaster: str = SERVED) -> float:
-        """t value of the difference of the coins' mean losses (Diebold and Mariano 1995, Newey-West)."""
-        difference = (self.losses[against] - self.losses[forecaster]) / _ROOT
-        known = np.isfinite(difference).any(axis=(1, 2))
-        return scores.loss_test(np.nanmean(difference[known], axis=(1, 2)).astype(np.float64))[1] if known.any() else 0.0
-
-    def blocks_won(self, against: str) -> float:
-        """Share of the whole 28-day blocks (of the period, if it is shorter) in which the pooled CRPS is lower than another's."""
-        starts = range(0, max(len(self.cutoffs) - BLOCK_HOURS + 1, 1), BLOCK_HOURS)
-        return float(np.mean([self.skill(against, rows=slice(first, first + BLOCK_HOURS)) > 0 for first in starts]))
+    def judged(self) -> BacktestResults:
+        """What was found, for the figures and the page to be made from."""
+        return BacktestResults(
+            symbols=self.symbols,
+            cutoffs=self.cutoffs,
+            horizons=SCORED_HORIZONS,
+            forecasters=self.losses,
+            hits=self.hits,
+            pit=self.pit,
+            closes=self.closes,
+            examples=self.examples,
+            start=int(self.cutoffs[0]),
+            end=int(self.cutoffs[-1]) + HOUR.ms,
+            trainings=[dataclasses.asdict(training) for training in self.trainings],
+            settings=self.settings,
+        )
 
     def summary(self) -> dict[str, Any]:
-        """Everything that the end of the run says, as plain figures."""
+        """Everything that the end of the run says, as plain figures; those of the page."""
+        found = summarise(self.judged())
         answered = np.isfinite(self.losses[SERVED]).any(axis=2) | (self.source < 255)
-        scored = np.flatnonzero(np.isfinite(self.hits[80]).any(axis=(0, 2)))
-        coins = {self.symbols[column]: float(np.nanmean(self.hits[80][:, column])) for column in scored}
-        worst = max(coins, key=lambda symbol: abs(coins[symbol] - 0.8), default="")
-        by_horizon = {name: _means(self.losses[name] * 1e4) for name in self.losses}
+        others = [name for name in SOURCES if name in found.compared]
+        coins = dict(zip(self.symbols, found.coverage_of_coins(80).tolist(), strict=True))
+        worst = max((symbol for symbol in coins if np.isfinite(coins[symbol])), key=lambda symbol: abs(coins[symbol] - 0.8), default="")
         return {
             "horizons": list(SCORED_HORIZONS),
             "forecasts": int(answered.sum()),
-            "crps_e4": by_horizon,
-            "skill": {name: round(self.skill(name), 5) for name in SOURCES},
-            "t": {name: round(self.test(name), 2) for name in SOURCES},
-            "blocks_won": {name: self.blocks_won(name) for name in REFERENCES},
-            "coverage": {percent: _means(100.0 * self.hits[percent]) for percent in INTERVALS},
+            "crps_e4": {name: _plain(1e4 * found.by_horizon(name)) for name in self.losses},
+            "skill": {name: round(found.skill(name), 5) for name in others},
+            "interval": {name: _plain(found.interval(name) or (), 5) for name in others},
+            "t": {name: round(found.t_value(name), 2) for name in others},
+            "blocks_won": {name: float(np.mean(found.skill_by_block(name) > 0)) for name in REFERENCES},
+            "coverage": {percent: _plain(100.0 * found.coverage(percent)) for percent in INTERVALS},
             "worst_coin_80": {"symbol": worst, "coverage": round(100.0 * coins[worst], 2)} if worst else None,
             "crossings": self.crossings,
             "not_finite": self.not_finite,
@@ -131,6 +139,12 @@ class Results:
         }
 
 
-def _means(values: Float32) -> list[float]:
-    """Mean over time and coins at each horizon."""
-    return [round(float(np.nanmean(values[..., k])), 4) if np.isfinite(values[..., k]).any() else 0.0 for k in range(values.shape[-1])]
+def _means(values: Float32) -> Float64:
+    """float64 [H]: mean over time and coins, 0 at a horizon of which nothing is known."""
+    known = np.isfinite(values)
+    return np.asarray(np.where(known, values, 0.0).sum(axis=(0, 1), dtype=np.float64) / np.maximum(known.sum(axis=(0, 1)), 1))
+
+
+def _plain(values: Iterable[float], digits: int = 4) -> list[float]:
+    """Rounded; 0 for what is not known."""
+    return [round(float(value), digits) if np.isfinite(value) else 0.0 for value in values]

@@ -22,6 +22,7 @@ from cryptod.daemon.records import Records
 from cryptod.daemon.scoring import Candles, Scoring
 from cryptod.errors import CheckpointError, RequestError, StoreError
 from cryptod.forecast import combination
+from cryptod.forecast.model import SOURCES
 from cryptod.forecast.predictor import BASE, Forecasts, Model, Predictor
 from cryptod.forecast.scores import SCORED_HORIZONS
 from cryptod.logs import get_logger
@@ -116,6 +117,7 @@ class Publisher:
         saved: dict[str, Any] = self._records.get("published") or {}
         self.published_to: int = saved.get("cutoff", 0)
         self._published_generation: int = saved.get("generation", 0)
+        self._published_by: str = saved.get("serve", SOURCES[0])
         self.refresh_seconds = 0.0
         self.published_coins = 0
         self.late: frozenset[str] = frozenset()
@@ -154,7 +156,8 @@ class Publisher:
             except CheckpointError as error:
                 refused[checkpoint.name] = str(error)
                 log.error("a checkpoint was refused", model=checkpoint.name, error=error.message, hint=error.hint)
-        return current, tuple(models), refused, Predictor(models, self._scoring.learning)
+        serving = [model.served_by(self.config.forecast.serve) for model in models]
+        return current, tuple(models), refused, Predictor(serving, self._scoring.learning)
 
     def serving(self) -> dict[str, tuple[str, ...]]:
         """Current checkpoints -> the coins that each serves: a coin is served by the newest one that knows it."""
@@ -205,10 +208,11 @@ class Publisher:
     # The refresh
 
     def due(self, collected_to: int) -> bool:
-        """Whether the published forecasts are behind the candles or the models."""
+        """Whether the published forecasts are behind the candles or the models, or of another forecaster than is asked for."""
         if not self.models and self._base is None:
             return False
-        return collected_to > self.published_to or self.generation != self._published_generation
+        published = self._published_generation, self._published_by
+        return collected_to > self.published_to or (self.generation, self.config.forecast.serve) != published
 
     async def refresh(self, followed: tuple[str, ...], cutoff: int, now: int, ttl_ms: int, *, anew: bool = True) -> dict[str, Any]:
         """Publish forecasts made at ``cutoff`` of all followed coins that a model knows; returns {forecasts, seconds}.
@@ -229,9 +233,11 @@ class Publisher:
                 current = tuple(symbol for symbol in current if self._unchanged(symbol) is None)
             await self._issue(current, cutoff, now, ttl_ms)
             self.published_to, self._published_generation = max(cutoff, self.published_to), generation
+            self._published_by = self.config.forecast.serve
             self.published_coins, self.refreshed_at, self.error = len(current), now, ""
             self.refresh_seconds = self._monotonic() - started
-            self._records.set("published", {"cutoff": self.published_to, "generation": generation, "at": now})
+            published = {"cutoff": self.published_to, "generation": generation, "serve": self._published_by, "at": now}
+            self._records.set("published", published)
         log.info(
             "forecasts published", coins=len(current), late=len(self.late), cutoff=cutoff, generation=generation,
             duration=round(self.refresh_seconds, 4),
@@ -318,7 +324,7 @@ class Publisher:
         """The coin's last forecast, if one made now would say the same: no newer candle, no other model."""
         last = self._cache.last(symbol)
         same = last is not None and (last.cutoff, last.model) == (self.predictor.needs(symbol), self._model_of[symbol])
-        return last if same else None
+        return last if same and self._published_by == self.config.forecast.serve else None
 
     def stale_reason(self, entry: Entry, now: int) -> str | None:
         """Why the forecast does not know the newest closed candle or could not be made anew, or None if all is well."""
@@ -413,6 +419,8 @@ class Publisher:
 
     def fallback(self) -> int:
         """How many coins are served by a reference forecaster because the model lost to it (pegged coins are meant to be)."""
+        if self.config.forecast.serve != SOURCES[0]:
+            return 0
         return sum(int(((model.source > 0) & ~model.pegged).sum()) for model in self.models)
 
     def stats(self) -> dict[str, Any]:
@@ -425,7 +433,7 @@ class Publisher:
     def describe_models(self) -> dict[str, Any]:
         serving = self.serving()
         return {
-            "generation": self.generation, "promoted_at": self.promoted_at, "refused": self.refused,
+            "generation": self.generation, "promoted_at": self.promoted_at, "refused": self.refused, "serve": self.config.forecast.serve,
             "weights": combination.describe(self._scoring.learning.combination.weights, SCORED_HORIZONS),
             "current": [
                 {

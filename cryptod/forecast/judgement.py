@@ -134,7 +134,7 @@ class _Judge:
             level = _share(theirs.sum(axis=0), count.sum(axis=0))
             for row, (skill, half) in enumerate(zip(*self._blocks.ratio(better_by, theirs), strict=True)):
                 if math.isfinite(skill):
-                    verdict = _against(estimate(skill, half), better_by[:, row], count[:, row])
+                    verdict = against(estimate(skill, half), better_by[:, row], count[:, row])
                     found[row][name] = {"outcomes": int(count[:, row].sum()), "crps": level[row], **verdict}
         return found
 
@@ -210,8 +210,11 @@ class _Judge:
         ]
 
 
-def _against(skill: Estimate, better_by: Float64, count: Float64) -> Map:
-    """The skill with its test: better or worse only if interval and test both say so."""
+def against(skill: Estimate, better_by: Float64, count: Float64) -> Map:
+    """The skill with its test: better or worse only if interval and test both say so; no verdict without an interval.
+
+    ``better_by``: float64 [T], the losses saved in each hour without a gap; ``count``: float64 [T], of how many forecasts.
+    """
     test = equal_losses(better_by, count)
     verdict = _beside(skill, 0.0)
     sure = test.needed is not None and abs(test.t) >= test.needed

@@ -13,7 +13,7 @@ references are issued beside it, and `source` says per coin which of them all is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Final, NamedTuple
 
@@ -84,6 +84,11 @@ class Model:
     limit: float
     state: FeatureState
     meta: dict[str, Any]
+
+    def served_by(self, name: str) -> Model:
+        """The same with reference ``name`` serving every coin that is not pegged; of the model's own name, as the gate has decided."""
+        place = SOURCES.index(name)
+        return replace(self, source=np.where(self.pegged, self.source, place).astype(np.uint8)) if place else self
 
     def scales(self, own: Float32, market: Float32, hours: Int64) -> Float64:
         """float64 [..., n, 24]: scale per square root of variance, season ahead included.

@@ -50,8 +50,8 @@ class Forecasts:
     crossing. ``p_up``, ``volatility`` (standard deviation of the cumulative log return), ``expected_return``: float32
     [N, 24], all three read off the quantiles. ``score``: float32 [N]. ``strangeness``: float32 [N], above 1 where fewer
     than 1 % of the training rows lay farther out. ``models``: name of the checkpoint; ``sources``: which forecaster
-    serves (`SOURCES`). ``flags``: words about the coin. ``said``: name of each of `SOURCES` -> float32 [N, 24, 9], before it was
-    combined and calibrated.
+    serves (`SOURCES`). ``flags``: words about the coin; after "reference" comes the name of that. ``said``: name of each of `SOURCES` ->
+    float32 [N, 24, 9], before it was combined and calibrated.
     """
 
     symbols: tuple[str, ...]
@@ -219,6 +219,7 @@ class Predictor:
             "pegged": pegged,
             "unpegged": loose,
             "reference": (source > 0) & ~pegged,
+            **{name: (source == place) & ~pegged for place, name in enumerate(SOURCES) if place},
             "young": young,
             "gaps": np.array([symbol in self._gappy for symbol in symbols], bool),
             "base": np.array([self._models[self._serving[symbol][0]].kind == BASE for symbol in symbols]),

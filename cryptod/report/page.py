@@ -14,6 +14,7 @@ import numpy as np
 
 from cryptod import __version__
 from cryptod.errors import StoreError
+from cryptod.forecast.judgement import BETTER, WORSE
 from cryptod.market import HOUR
 from cryptod.report import calibration, chronicle, skill
 from cryptod.report.markup import date, fixed, moment, name_of, percent
@@ -68,8 +69,9 @@ def render(results: BacktestResults) -> str:
 def _footer() -> str:
     return (
         f"<footer>Written by cryptod {escape(__version__)}. CRPS is twice the mean pinball loss over nine quantiles; pooled: each "
-        "horizon's over √h. Intervals: moving-block bootstrap, blocks of a week. t: Diebold and Mariano (1995), variance of Newey and "
-        "West (1987). Every forecast was made as it would have been issued, from what was known at its cutoff.</footer>"
+        "horizon's over √h. Intervals: 95 %, circular block bootstrap over the hours with Student's t for the number of blocks. t: Diebold "
+        "and Mariano (1995), variance of Newey and West (1987). Every forecast was made as it would have been issued, from what was known "
+        "at its cutoff.</footer>"
     )
 
 
@@ -116,16 +118,16 @@ def _headline(summary: Summary) -> str:
 
 
 def _verdict(summary: Summary, strongest: str) -> str:
-    gain, interval = summary.skill(strongest), summary.interval(strongest)
+    gain, verdict = summary.skill(strongest), summary.verdict(strongest)
     size = percent(abs(gain), 2)
-    if interval is None:
+    if verdict is None:
         return (
             f"What was served was {size} {'better' if gain > 0 else 'worse'} than {name_of(strongest)}, the strongest reference, in CRPS; "
             "the period is too short to tell skill from luck."
         )
-    if interval[0] > 0:
+    if verdict == BETTER:
         return f"What was served was better than every reference: by {size} in CRPS than {name_of(strongest)}, the strongest of them."
-    if interval[1] < 0:
+    if verdict == WORSE:
         return f"{name_of(strongest)} alone would have served better: what was served was {size} worse in CRPS."
     return f"What was served and {name_of(strongest)}, the strongest reference, cannot be told apart: the difference in CRPS is {size}."
 
@@ -135,7 +137,7 @@ def _skill_tile(summary: Summary, name: str, role: str) -> str:
     detail = f"t {fixed(summary.t_value(name), 1)}"
     if interval:
         detail = f"95 %: {fixed(100 * interval[0], 2, sign=True)} to {percent(interval[1], 2, sign=True)}; {detail}"
-    sure = "" if interval is None or interval[0] <= 0 <= interval[1] else "good" if gain > 0 else "bad"
+    sure = {BETTER: "good", WORSE: "bad"}.get(summary.verdict(name) or "", "")
     return _tile(percent(gain, 2, sign=True), f"skill against {name_of(name)}", f"the {role}; {detail}", sure)
 
 

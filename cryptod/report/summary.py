@@ -1,24 +1,25 @@
 """The figures of a backtest's page: means over coins, hours and horizons, skill with its interval, coverage.
 
 Arrays in, arrays out; knows no HTML. Every forecaster is scored on the same cells: those where the losses of all of them are known.
-*Pooled*: each horizon's loss over sqrt(h), mean over `SCORED_HORIZONS`. Skill is 1 - loss / loss of the reference.
+*Pooled*: each horizon's mean loss over sqrt(h), mean over `SCORED_HORIZONS`. Skill is 1 - loss / loss of the reference. How sure of it one
+may be is for `cryptod.forecast.skill` to say, as of the live scores.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from cryptod.forecast.scores import SCORED_HORIZONS, loss_test
-from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, SERVED, Bool, Float32, Float64, Int64
+from cryptod.forecast import judgement
+from cryptod.forecast.scores import SCORED_HORIZONS
+from cryptod.forecast.skill import Blocks, estimate
+from cryptod.market import HOUR, QUANTILE_LEVELS, SERVED, Bool, Float32, Float64, Int64
 from cryptod.report.results import MODEL, BacktestResults
 
 BLOCK_HOURS: Final = 28 * 24
-BOOTSTRAP_HOURS: Final = 7 * 24
-DRAWS: Final = 1000
 LEVELS: Final = np.array(QUANTILE_LEVELS, np.float32)
 GAPS: Final = np.diff(np.concatenate([[0.0], QUANTILE_LEVELS, [1.0]]))
 """The probability that lies between two neighbouring quantiles. PITs are counted there and no finer: within a gap they are interpolated."""
@@ -90,14 +91,46 @@ class Summary:
         """[H]."""
         return np.asarray(1.0 - self.by_horizon(SERVED) / self.by_horizon(name))
 
+    @cached_property
+    def compared(self) -> dict[str, list[dict[str, Any]]]:
+        """Other forecaster -> what is found of the skill against it, pooled and then at each horizon (`judgement.against`).
+
+        Sums over the hours of what each adds to the mean losses, so that their ratio is the skill itself; hours between two cutoffs add 0.
+        """
+        rows = (self.results.cutoffs - self.results.cutoffs[:1]) // HOUR.ms
+        total = np.maximum(self.weights_by_hour.sum(axis=0), 1.0)
+
+        def summed(values: Float64) -> Float64:
+            parts = np.nan_to_num(values) * self.weights_by_hour / total
+            found = np.zeros((int(rows[-1]) + 1 if len(rows) else 0, 1 + len(self.roots)))
+            found[rows] = np.concatenate([parts[:, self.scored].sum(axis=1, keepdims=True), parts], axis=1)
+            return found
+
+        count = summed(np.ones_like(self.weights_by_hour))
+        hours = Blocks(count[:, 0] > 0)
+        losses = {name: summed(values / self.roots) for name, values in self.by_hour.items()}
+        better_by = {name: theirs - losses[SERVED] for name, theirs in losses.items() if name != SERVED}
+        return {
+            name: [
+                judgement.against(estimate(skill, half), gain[:, column], count[:, column])
+                for column, (skill, half) in enumerate(zip(*hours.ratio(gain, losses[name]), strict=True))
+            ]
+            for name, gain in better_by.items()
+        }
+
     def interval(self, name: str, column: int | None = None) -> tuple[float, float] | None:
         """95 % interval of the skill, pooled or at a horizon; None where the period is too short for one."""
-        columns = None if column is None else [column]
-        return skill_interval(self.series(SERVED, columns), self.series(name, columns), max(BOOTSTRAP_HOURS // self.step, 1))
+        skill = self.compared[name][0 if column is None else 1 + column]["skill"]
+        return None if skill["low"] is None else (skill["low"], skill["high"])
 
     def t_value(self, name: str) -> float:
         """Of the mean loss difference (Diebold and Mariano 1995)."""
-        return loss_test(self.series(name) - self.series(SERVED), max(2 * MAX_HORIZON // self.step, 1))[1]
+        return float(self.compared[name][0]["t"])
+
+    def verdict(self, name: str) -> str | None:
+        """Of what was served, pooled: `judgement.BETTER`, `WORSE` or `EVEN`; None where the period is too short for one."""
+        found: str | None = self.compared[name][0]["verdict"]
+        return found
 
     @cached_property
     def blocks(self) -> list[tuple[int, Bool]]:
@@ -205,19 +238,3 @@ def mean(values: Float64) -> float:
     """Mean of the known values, NaN where there are none."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else float("nan")
-
-
-def skill_interval(ours: Float64, theirs: Float64, block: int) -> tuple[float, float] | None:
-    """95 % interval of 1 - mean(ours) / mean(theirs), of series [T], by a moving-block bootstrap (Kuensch 1989).
-
-    None where there are fewer than four blocks: so little says nothing about its own spread.
-    """
-    known = np.isfinite(ours) & np.isfinite(theirs)
-    ours, theirs = ours[known], theirs[known]
-    blocks = len(ours) // block
-    if blocks < 4:
-        return None
-    sums = [np.convolve(series, np.ones(block), "valid") for series in (ours, theirs)]
-    drawn = np.random.default_rng(1).integers(0, len(sums[0]), (DRAWS, blocks))
-    low, high = np.quantile(1.0 - sums[0][drawn].sum(axis=1) / sums[1][drawn].sum(axis=1), (0.025, 0.975))
-    return float(low), float(high)

@@ -414,7 +414,27 @@ def test_without_the_cache_every_answer_is_computed_and_none_is_lost(house: Hous
     assert len(found) <= len(issues(trained)) + COINS + 2, "the same forecast is not written down again each time it is asked for"
 
 
-# Models: rolled back, damaged
+# Who serves; models: rolled back, damaged
+
+
+def test_the_reference_that_the_configuration_names_serves_at_once_and_the_answers_say_so(house: House) -> None:
+    with house() as daemon, daemon.client() as client:
+        usual = client.get_many()
+        assert client.models()["serve"] == "model"
+    with house(cryptod_forecast_serve="log_har") as daemon, daemon.client() as client:
+        wait_for(lambda: all("log_har" in one.flags for one in client.get_many().values()), "forecasts of log-HAR of all coins")
+        found = client.get_many()
+        assert set(found) == set(usual)
+        for symbol, forecast in found.items():
+            assert {"reference", "log_har"} <= set(forecast.flags)
+            assert (forecast.cutoff, forecast.model) == (usual[symbol].cutoff, usual[symbol].model)
+            assert forecast.quantiles != usual[symbol].quantiles
+        assert "model_fallback" not in conditions(client), "nobody lost: it was asked for"
+        assert "reference, log_har" in daemon.control("get", "BTC").stdout
+        assert "all coins are served by the reference log_har" in daemon.control("models", "list").stdout.replace("\n", " ")
+    assert all("log_har" in flags for flags in issues(daemon.state)[-1].flags), "what was served is what is judged"
+    with house() as daemon, daemon.client() as client:
+        wait_for(lambda: not any("reference" in one.flags for one in client.get_many().values()), "the model serves again")
 
 
 def test_models_are_rolled_back_until_there_is_nothing_to_go_back_to(house: House) -> None:
