@@ -35,7 +35,7 @@ SETTINGS = {
     "CRYPTOD_UNIVERSE_SIZE": str(COINS), "CRYPTOD_TRAIN_BATCH_SIZE": "4", "CRYPTOD_TRAIN_MONTHS_BACK": "3",
     "CRYPTOD_FORECAST_BASE_MODEL": "false", "CRYPTOD_WORKER_NICE": "0",
 }  # fmt: skip
-"""Small and quick, also beside other work. Without the base model the first forecasts are those of the first models, which many tests wait for."""
+"""Small and quick, also beside other work. Without the base model the first forecasts are those of the first models, as tests expect."""
 
 
 def wait_for(look: Callable[[], T | Literal[False] | None], what: str, *, seconds: float = 60.0) -> T:
