@@ -223,8 +223,8 @@ def test_scores_are_those_of_a_plain_computation(told: tuple[list[Forecasts], Re
         held = (made.quantiles[:, h - 1, 2] <= outcome) & (outcome <= made.quantiles[:, h - 1, 6])
         assert (results.hits[80][3, columns, k] == held).all()
     assert results.skill("served") == 0.0
-    told = results.summary()["skill"]
-    assert {name: results.skill(name) for name in told} == pytest.approx(told, abs=1e-5), "on the way and at the end"
+    skills = results.summary()["skill"]
+    assert {name: results.skill(name) for name in skills} == pytest.approx(skills, abs=1e-5), "on the way and at the end"
     assert np.isfinite(results.examples[history.symbols[0]]).all()
 
 

@@ -199,8 +199,8 @@ def test_an_interval_that_leaves_out_nothing_is_not_enough_where_the_test_is_not
     random = np.random.default_rng(1)
     series, count = random.normal(0.0, 1.0, MONTH), np.ones(MONTH)
     skill = Estimate(0.02, 0.01, 0.03)
-    assert judgement._against(skill, series - series.mean(), count)["verdict"] == EVEN
-    assert judgement._against(skill, series - series.mean() + 1.0, count)["verdict"] == BETTER
+    assert judgement.against(skill, series - series.mean(), count)["verdict"] == EVEN
+    assert judgement.against(skill, series - series.mean() + 1.0, count)["verdict"] == BETTER
 
 
 def test_the_model_by_itself_is_compared_with_and_is_not_what_must_be_beaten() -> None:

@@ -193,8 +193,7 @@ def test_a_reference_serves_where_the_checkpoint_says_so() -> None:
 
 
 def test_a_model_can_be_told_to_have_a_reference_serve_but_for_its_pegged_coins() -> None:
-    peg = {"pegged": np.array([True, False, False, False]), "source": np.array([1, 0, 4, 0], np.uint8)}
-    model = replace(MODELS[0], **peg)
+    model = replace(MODELS[0], pegged=np.array([True, False, False, False]), source=np.array([1, 0, 4, 0], np.uint8))
     assert model.served_by("model") is model, "the gate's choices stay"
     told = model.served_by("ewma")
     assert told.source.tolist() == [1, 2, 2, 2]

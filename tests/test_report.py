@@ -133,7 +133,7 @@ def test_skill_has_an_interval_where_there_is_enough_to_tell() -> None:
 def test_what_is_said_of_the_skill_is_what_is_said_of_live_scores() -> None:
     """The same hours told to the bootstrap and the test of `forecast.skill` by hand, unknown hours and coins among them."""
     made = results(hours=24 * 30, coins=3)
-    made = dataclasses.replace(made, forecasters=made.forecasters | {SERVED: without(made.forecasters[SERVED], slice(100, 160), 1)})
+    made = dataclasses.replace(made, forecasters={**made.forecasters, SERVED: without(made.forecasters[SERVED], slice(100, 160), 1)})
     summary = summarise(made)
     known = np.isfinite(made.forecasters[SERVED])
     ours, theirs = (np.where(known, made.forecasters[name], 0.0).astype(float) / np.sqrt(HORIZONS) for name in (SERVED, "log_har"))
