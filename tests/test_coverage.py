@@ -62,10 +62,14 @@ def test_back_are_three_days_in_a_row_that_hold(candles: Candles) -> None:
     found = coverage.held(forecasts(), candles, EVERYONE, 24, AT)
     assert found.back(80, 0, AT) == 4
     assert found.back(80, 0, AT + 5 * 24 * HOUR_MS) == 0
-    narrow = forecasts()
-    found = coverage.held(Forecasts(COINS, narrow.cutoffs, (1, 4), narrow.quantiles / 3, {}), candles, EVERYONE, 24, AT)
-    assert found.back(80, 0, AT) is None
-    assert coverage.report(found, AT).splitlines()[-1].split() == ["back", "after", *["never"] * 8]
+    usual = forecasts()
+    wide, narrow = (
+        coverage.held(Forecasts(COINS, usual.cutoffs, (1, 4), usual.quantiles * times, {}), candles, EVERYONE, 24, AT)
+        for times in (9, 1 / 3)
+    )
+    assert wide.back(80, 0, AT) == 0
+    assert narrow.back(80, 0, AT) is None
+    assert coverage.report(narrow, AT).splitlines()[-1].split() == ["back", "after", *["never"] * 8]
 
 
 def test_only_the_coins_asked_for_count(candles: Candles) -> None:

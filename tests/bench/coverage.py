@@ -5,8 +5,9 @@
 Knows what `judge.py` knows: the format of ``cryptod backtest --out`` and candle files, and none of the daemon's code. An interval counts in
 the span in which its outcome became known, at ``cutoff`` + horizon. Coins: those that traded throughout, or those that are named.
 
-*Back*: from ``--break`` on, the days until the first three days in a row in which, taken together, the intervals held within `NEAR` points
-of what they promise. Three, since a single day of a market that moves as one says little.
+*Back*: from ``--break`` on, the days until the first three days in a row in which, taken together, the intervals held at least as often as
+they promise, less `NEAR` points. Three, since a single day of a market that moves as one says little. Intervals that hold too often are no
+break, and stand in the table.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Held:
         hits, count = self.hits[percent][:, column], self.count[:, column]
         for span in range(max(first, 0), len(self.begins) - TOGETHER + 1):
             part = slice(span, span + TOGETHER)
-            if count[part].all() and abs(100 * hits[part].sum() / count[part].sum() - percent) <= NEAR:
+            if count[part].all() and 100 * hits[part].sum() / count[part].sum() >= percent - NEAR:
                 return span - first
         return None
 
