@@ -181,7 +181,7 @@ class Service:
         )  # fmt: skip
         self.scorecards = Scorecards(self.pool, self.ledger, root / "serving", self.clock.now)
         self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
-        self.scheduler = Scheduler(periodic_rows(self.config), self.records.get("last_runs") or {}, born=now)
+        self.scheduler = Scheduler(periodic_rows(self.config), self.records.get("last_runs") or {}, born=self.first_start)
         commands, allowed = self._commands(self), may_change(os.getuid(), self.config.socket.group)
         self.control = ControlServer(commands.table(), allowed=allowed, express=commands.express)
         self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self.monotonic)

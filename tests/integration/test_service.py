@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -335,6 +336,20 @@ def test_forecasts_follow_every_candle_and_models_are_updated_on_schedule(house:
     for forecast in seen.values():
         assert_kept(found, forecast)
     assert {issue.cutoff for issue in found} >= set(cutoffs)
+
+
+def test_a_turn_missed_between_two_short_lives_is_caught_up_with(folder: Path) -> None:
+    """Neither life saw a turn of the schedule; the first one was born before the turn that the second one has to make good."""
+    daily = {"cryptod_full_retrain_schedule": "0 11 * * *"}
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen: there is nothing to train on
+        early, late = SimulatedExchange(), SimulatedExchange(start=START + HOUR.ms)
+        early.port = late.port = nobody.getsockname()[1]
+        with Daemon(folder, early, **daily):
+            pass
+        with Daemon(folder, late, **daily) as daemon:
+            reasons = daemon.wait_for(lambda client: [job["reason"] for job in client.jobs()], "the retrain that was missed")
+    assert reasons == ["scheduled"]
 
 
 def test_while_the_exchange_is_down_answers_go_on_and_say_why_they_are_stale_until_it_is_back(house: House) -> None:
