@@ -28,7 +28,7 @@ suitable = @$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	$(1) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "$(1) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-.PHONY: help demo test lint run bench install uninstall clean $(BENCHES)
+.PHONY: help demo test lint run bench chaos install uninstall clean $(BENCHES)
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -72,6 +72,11 @@ bench: .venv/.made-bench ## The figures of the README, measured here: all of the
 
 $(BENCHES): bench-%: .venv/.made-bench
 	@echo "== $*"; exec $(BIN)/python -m tests.bench.bench_$*
+
+KILLS ?= 1000
+SEED ?= 1
+chaos: .venv/.made ## A thousand kills (KILLS=... SEED=...) of the daemon and its children under load, and what must hold after each
+	@exec $(BIN)/python -m tests.chaos.kills --kills $(KILLS) --seed $(SEED)
 
 # The environment is built beside the one in use and takes its place at the end: an installation that fails leaves the old one
 # working. Scripts are told their final place, which DESTDIR is no part of.
