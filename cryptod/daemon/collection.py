@@ -2,7 +2,7 @@
 
 Knows the pool and the job store. Level-triggered: a collection is due while a candle has closed that nobody has asked
 for, or while a coming retrain wants the universe chosen anew. Failures are tried again at growing intervals of *real*
-time, whatever the clock's speed, so that a sped-up market causes no storm of requests.
+time, so that a sped-up market causes no storm of requests; they do not grow beyond what ten minutes of its own clock are.
 """
 
 from __future__ import annotations
@@ -164,5 +164,6 @@ class Collection:
 
     def _back_off(self, retry_after: float | None) -> None:
         self._failures += 1
-        growing = min(RETRY_MOST, RETRY_FIRST * math.pow(2, self._failures - 1))
+        most = max(RETRY_FIRST, RETRY_MOST / self._pace)
+        growing = min(most, RETRY_FIRST * math.pow(2, min(self._failures - 1, 20)))
         self._retry_at = self._monotonic() + max(growing, retry_after or 0.0)

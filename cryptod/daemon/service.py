@@ -368,12 +368,17 @@ class Service:
             await asyncio.sleep(1.0)
 
     def _housekeeping(self) -> schedule.Scheduler:
+        # What looks at the machine keeps real time, what tidies up the daemon's own: a month at speed leaves no more behind than a month.
         house = schedule.Scheduler()
         house.every(10).seconds.do(self._start_chore, "resources", self._read_resources)
         house.every(2).seconds.do(self._start_chore, "conditions", self._judge)
-        house.every(10).minutes.do(self._start_chore, "expiry", self._expire)
-        house.every(1).hours.do(self._start_chore, "pruning", self._prune)
+        house.every(self._tidied(600.0)).seconds.do(self._start_chore, "expiry", self._expire)
+        house.every(self._tidied(3600.0)).seconds.do(self._start_chore, "pruning", self._prune)
         return house
+
+    def _tidied(self, seconds: float) -> int:
+        """Real seconds that so many of the clock's last, at least one."""
+        return max(1, round(self.clock.real_seconds(seconds)))
 
     def _start_chore(self, name: str, chore: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._start(name, chore())
