@@ -90,9 +90,29 @@ class AsyncClient:
         """``{followed, left_out}``: the coins that are followed, and those left out, with the reason."""
         return await self._map("symbols")
 
+    async def symbols_add(self, symbol: str) -> dict[str, Any]:
+        """Follow a coin whatever its volume: ``{symbol, changed, followed, reason}``; its candles and forecast come within a minute."""
+        return await self._map("symbols_add", symbol)
+
+    async def symbols_remove(self, symbol: str) -> dict[str, Any]:
+        """Follow a coin no more: ``{symbol, changed, followed, reason}``."""
+        return await self._map("symbols_remove", symbol)
+
     async def schedule(self) -> list[dict[str, Any]]:
         """What runs when: last and next turn of each periodic job."""
         return await self._list("schedule")
+
+    async def schedule_pause(self, name: str) -> dict[str, Any]:
+        """Let no turn of a periodic job come, until it is resumed; its row."""
+        return await self._map("schedule_pause", name)
+
+    async def schedule_resume(self, name: str) -> dict[str, Any]:
+        """Let a paused job's turns come again; its row. A missed one is caught up once."""
+        return await self._map("schedule_resume", name)
+
+    async def schedule_run(self, name: str) -> dict[str, Any]:
+        """Do a periodic job's work now, out of turn; its row."""
+        return await self._map("schedule_run", name)
 
     async def jobs(self, limit: int = 20) -> list[dict[str, Any]]:
         """The latest jobs, newest first."""
@@ -125,6 +145,18 @@ class AsyncClient:
     async def models_rollback(self, steps: int = 1) -> dict[str, Any]:
         """Go back to the models that served before the last promotion: ``{current}``."""
         return await self._map("models_rollback", steps)
+
+    async def models_pin(self) -> dict[str, Any]:
+        """Let the models that serve now serve until they are unpinned; as `models`."""
+        return await self._map("models_pin")
+
+    async def models_unpin(self) -> dict[str, Any]:
+        """Let the gate promote again; as `models`."""
+        return await self._map("models_unpin")
+
+    async def log_level(self, level: str) -> dict[str, Any]:
+        """Log from ``debug``, ``info``, ``warning``, ``error`` or ``critical`` on, until the next start or reload: ``{level, was}``."""
+        return await self._map("log_level", level)
 
     # ---------------------------------------------------------------------------------------------- events
 

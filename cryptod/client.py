@@ -125,9 +125,29 @@ class Client:
         """``{followed, left_out}``: the coins that are followed, and those left out, with the reason."""
         return self._map("symbols")
 
+    def symbols_add(self, symbol: str) -> dict[str, Any]:
+        """Follow a coin whatever its volume: ``{symbol, changed, followed, reason}``; its candles and forecast come within a minute."""
+        return self._map("symbols_add", symbol)
+
+    def symbols_remove(self, symbol: str) -> dict[str, Any]:
+        """Follow a coin no more: ``{symbol, changed, followed, reason}``."""
+        return self._map("symbols_remove", symbol)
+
     def schedule(self) -> list[dict[str, Any]]:
         """What runs when: last and next turn of each periodic job."""
         return self._list("schedule")
+
+    def schedule_pause(self, name: str) -> dict[str, Any]:
+        """Let no turn of a periodic job come, until it is resumed; its row."""
+        return self._map("schedule_pause", name)
+
+    def schedule_resume(self, name: str) -> dict[str, Any]:
+        """Let a paused job's turns come again; its row. A missed one is caught up once."""
+        return self._map("schedule_resume", name)
+
+    def schedule_run(self, name: str) -> dict[str, Any]:
+        """Do a periodic job's work now, out of turn; its row."""
+        return self._map("schedule_run", name)
 
     def jobs(self, limit: int = 20) -> list[dict[str, Any]]:
         """The latest jobs, newest first."""
@@ -160,6 +180,18 @@ class Client:
     def models_rollback(self, steps: int = 1) -> dict[str, Any]:
         """Go back to the models that served before the last promotion: ``{current}``."""
         return self._map("models_rollback", steps)
+
+    def models_pin(self) -> dict[str, Any]:
+        """Let the models that serve now serve until they are unpinned; as `models`."""
+        return self._map("models_pin")
+
+    def models_unpin(self) -> dict[str, Any]:
+        """Let the gate promote again; as `models`."""
+        return self._map("models_unpin")
+
+    def log_level(self, level: str) -> dict[str, Any]:
+        """Log from ``debug``, ``info``, ``warning``, ``error`` or ``critical`` on, until the next start or reload: ``{level, was}``."""
+        return self._map("log_level", level)
 
     # ---------------------------------------------------------------------------------------------- events
 

@@ -50,6 +50,7 @@ WINDOWS: Final = {"7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
 """Periods that forecasts are judged over -> hours."""
 TOP_KEYS: Final = ("score", "p_up", "volatility", "expected_return")
 JOB_KINDS: Final = ("incremental", "full")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 EVENT_TOPICS: Final = ("forecasts", "jobs", "conditions")
 EVENT: Final = "event"
 """The one notification that the daemon sends: ``[2, "event", [topic, payload]]``."""
@@ -78,6 +79,18 @@ class Scores(NamedTuple):
 
 class Nothing(NamedTuple):
     pass
+
+
+class Coin(NamedTuple):
+    symbol: str
+
+
+class Periodic(NamedTuple):
+    name: str
+
+
+class Level(NamedTuple):
+    level: str
 
 
 class Train(NamedTuple):
@@ -140,11 +153,38 @@ COMMANDS: Final = {
             Nothing,
             False,
             "The coins that are followed, and those left out, with the reason.",
-            "{followed: [...], left_out: {...}}",
+            "{followed: [...], left_out: {...}, added: [...], removed: [...]}",
         ),
         Command(
-            "schedule", Nothing, False, "What runs when: last and next turn of each periodic job.", "[{name, cron, enabled, last, next}]"
+            "symbols_add",
+            Coin,
+            True,
+            "Follow a coin whatever its volume, without a restart: it is fetched, forecast, and trained at the next run.",
+            "{symbol, changed, followed, reason}",
         ),
+        Command(
+            "symbols_remove",
+            Coin,
+            True,
+            "Follow a coin no more, without a restart, whatever its volume.",
+            "{symbol, changed, followed, reason}",
+        ),
+        Command(
+            "schedule",
+            Nothing,
+            False,
+            "What runs when: last and next turn of each periodic job.",
+            "[{name, cron, lead, enabled, paused, last, next}]",
+        ),
+        Command("schedule_pause", Periodic, True, "Let no turn of a periodic job come, until it is resumed.", "a row of schedule"),
+        Command(
+            "schedule_resume",
+            Periodic,
+            True,
+            "Let a paused job's turns come again; one that was missed is caught up once.",
+            "a row of schedule",
+        ),
+        Command("schedule_run", Periodic, True, "Do a periodic job's work now, out of turn.", "a row of schedule"),
         Command("jobs", Jobs, False, "The latest jobs, newest first.", "[job]"),
         Command("train", Train, True, "Enqueue an incremental update or a full retrain.", "a job"),
         Command("cancel", JobId, True, "Cancel a job that waits or runs.", "a job"),
@@ -161,6 +201,11 @@ COMMANDS: Final = {
             "{current: [...], history: [...]}",
         ),
         Command("models_rollback", Rollback, True, "Go back to the models that served before the last promotion.", "{current: [...]}"),
+        Command(
+            "models_pin", Nothing, True, "Let the models that serve now serve until they are unpinned: nothing is promoted.", "as models"
+        ),
+        Command("models_unpin", Nothing, True, "Let the gate promote again what is better, from the next training on.", "as models"),
+        Command("log_level", Level, True, "Log from this level on, until the next start or reload.", "{level, was}"),
         Command(
             "subscribe", Subscribe, False, "Receive notifications `event` on this connection: forecasts, jobs, conditions.", "{topics}"
         ),

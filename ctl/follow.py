@@ -17,6 +17,8 @@ from ctl.session import Session
 
 PAUSE_S: Final = 2.0
 """Silence after which the job is asked for."""
+FORECAST_S: Final = 60.0
+"""A coin that was added is forecast within so many seconds of its candles, if there is a model that can."""
 _ENDED: Final = ("done", "failed", "cancelled")
 _CLEAR: Final = "\r\x1b[K"
 
@@ -105,3 +107,37 @@ def _asked(session: Session, number: int) -> dict[str, Any]:
         if job["id"] == number:
             return job
     raise RequestError("not_found", f"job {number} is not known any more", hint="`cryptoctl jobs` lists the latest")
+
+
+def follow_coin(session: Session, symbol: str) -> int:
+    """`symbols add --follow`: add a coin and stay until there is a forecast of it, which is shown.
+
+    Raises `RequestError` where the exchange does not have it, or, a minute after its candles came, why it cannot be forecast yet.
+    """
+    from ctl import render
+
+    client = session.client
+    client.subscribe(["forecasts"])
+    added = client.symbols_add(symbol)
+    name = added["symbol"]
+    if not session.options.json:
+        session.say("\n".join(render.amended(added, session.screen, 0)))
+    end = None
+    while True:
+        left_out = client.symbols()["left_out"].get(name)
+        if left_out:
+            raise RequestError(
+                "unknown_symbol", f"{name} is not followed: {left_out}", hint=f"`cryptoctl symbols remove {name}` forgets it"
+            )
+        try:
+            reply = client.call("get", name)
+        except RequestError as error:
+            if error.code == "no_forecast" and end is None:
+                end = time.monotonic() + FORECAST_S
+            if error.code not in ("unknown_symbol", "no_forecast") or (end is not None and time.monotonic() > end):
+                raise
+            client.next_event(PAUSE_S)
+        else:
+            break
+    session.show(reply, lambda: render.forecast(reply, session.screen))
+    return 0

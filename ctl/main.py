@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, NoReturn, get_type_hints
 
 from cryptod.client import Client
 from cryptod.errors import CryptodError, DaemonUnreachable
-from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, JOB_KINDS, TOP_KEYS, WINDOWS
+from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, JOB_KINDS, LOG_LEVELS, TOP_KEYS, WINDOWS
 from ctl import jobs, render
 from ctl.session import Session
 from ctl.terminal import Screen, screen, wrap
@@ -122,6 +122,18 @@ def _train(session: Session, parameters: tuple[Any, ...]) -> int:
     return _page("train", jobs.enqueued)(session, parameters)
 
 
+def _row(command: str) -> Callable[[Session, tuple[Any, ...]], int]:
+    return _page(command, lambda reply, screen, now: render.schedule([reply], screen, now))
+
+
+def _add(session: Session, parameters: tuple[Any, ...]) -> int:
+    if session.options.follow:
+        from ctl.follow import follow_coin
+
+        return follow_coin(session, parameters[0])
+    return _page("symbols_add", render.amended)(session, parameters)
+
+
 VERBS: Final = {
     verb.words: verb
     for verb in (
@@ -143,17 +155,28 @@ VERBS: Final = {
         ),
         Verb("symbols", "symbols", _page("symbols", render.symbols)),
         Verb(
+            "symbols add", "symbols_add", _add,
+            options=(("--follow", {"action": "store_true", "help": "stay until it is forecast, and exit with 1 if it cannot be"}),),
+        ),
+        Verb("symbols remove", "symbols_remove", _page("symbols_remove", render.amended)),
+        Verb(
             "train", "train", _train,
             options=(("--follow", {"action": "store_true", "help": "stay, show the progress, and exit with 1 if it fails"}),),
         ),
         Verb("jobs", "jobs", _page("jobs", jobs.jobs)),
         Verb("cancel", "cancel", _page("cancel", jobs.cancelled)),
         Verb("schedule", "schedule", _page("schedule", render.schedule)),
+        Verb("schedule pause", "schedule_pause", _row("schedule_pause")),
+        Verb("schedule resume", "schedule_resume", _row("schedule_resume")),
+        Verb("schedule run", "schedule_run", _row("schedule_run")),
         Verb("models list", "models", _page("models", render.models)),
         Verb("models rollback", "models_rollback", _page("models_rollback", render.rolled_back)),
+        Verb("models pin", "models_pin", _page("models_pin", render.models)),
+        Verb("models unpin", "models_unpin", _page("models_unpin", render.models)),
         Verb("cache stats", "cache_stats", _page("cache_stats", render.cache_stats)),
         Verb("cache pregenerate", "cache_pregenerate", _page("cache_pregenerate", render.cache_pregenerate), timeout=300.0),
         Verb("cache clear", "cache_clear", _page("cache_clear", render.cache_clear)),
+        Verb("log level", "log_level", _page("log_level", render.log_level)),
         Verb("ping", "ping", _ping),
     )
 }  # fmt: skip
@@ -161,7 +184,7 @@ GROUPS: Final = {verb.split()[0] for verb in VERBS if " " in verb}
 
 FIELDS: Final[dict[str, dict[str, Any]]] = {
     "symbols": {"metavar": "SYMBOL", "type": str.upper, "help": "a coin: BTC/USDT, btcusdt, btc-usdt or BTC"},
-    "symbol": {"metavar": "SYMBOL", "type": str.upper, "help": "one coin, instead of all"},
+    "symbol": {"metavar": "SYMBOL", "type": str.upper, "help": "one coin: BTC/USDT, btcusdt, btc-usdt or BTC"},
     "window": {"choices": tuple(WINDOWS), "help": "the last 7, 30 or 90 days (default: %(default)s)"},
     "kind": {"choices": JOB_KINDS, "help": "incremental: a timid update of the current models; full: new ones from months of candles"},
     "count": {"metavar": "N", "help": "how many (default: %(default)s)"},
@@ -169,6 +192,8 @@ FIELDS: Final[dict[str, dict[str, Any]]] = {
     "horizon": {"metavar": "HOURS", "help": "for how many hours ahead (default: %(default)s)"},
     "limit": {"metavar": "N", "help": "how many (default: %(default)s)"},
     "job": {"metavar": "ID", "help": "the number that `cryptoctl jobs` shows"},
+    "name": {"metavar": "NAME", "help": "a periodic job: incremental, full or pregenerate"},
+    "level": {"choices": LOG_LEVELS, "help": "from which level on"},
     "steps": {"metavar": "N", "help": "how many promotions (default: %(default)s)"},
 }
 """How the parameters of the protocol look on the command line; their types and defaults are the protocol's."""
@@ -240,9 +265,10 @@ def split(arguments: Sequence[str]) -> tuple[Verb, list[str]]:
     words = rest.pop(0)
     if words in GROUPS:
         parts = [verb.split()[1] for verb in VERBS if verb.startswith(f"{words} ")]
-        if not rest or rest[0].startswith("-"):
+        if rest and not rest[0].startswith("-"):
+            words = f"{words} {rest.pop(0)}"
+        elif words not in VERBS:
             raise Usage(f"{words} what?", f"one of {', '.join(parts)}")
-        words = f"{words} {rest.pop(0)}"
     if words not in VERBS:
         raise Usage(f"there is no verb {words!r}", _meant(words))
     return VERBS[words], before + rest

@@ -100,7 +100,8 @@ def _status_training(training: Map, now: int) -> str:
 
 def _status_schedule(rows: list[Map], now: int) -> str:
     coming = sorted((row["next"], row["name"]) for row in rows if row.get("enabled") and row.get("next"))
-    return ", ".join(f"{name} {ago(when, now)}" for when, name in coming)
+    paused = [f"{row['name']} paused" for row in rows if row.get("enabled") and row.get("paused")]
+    return ", ".join([*(f"{name} {ago(when, now)}" for when, name in coming), *paused])
 
 
 def _status_ledger(ledger: Map, now: int) -> str:
@@ -264,13 +265,13 @@ def top(rows: list[Map], screen: Screen, now: int, *, by: str, horizon: int) -> 
 
 
 def schedule(rows: list[Map], screen: Screen, now: int) -> list[str]:
-    """``[{name, cron, lead (seconds earlier than cron says), enabled, last, next}]``"""
+    """``[{name, cron, lead (seconds earlier than cron says), enabled, paused, last, next}]``; no ``next`` for one that is off or paused."""
     table: list[list[str | tuple[str, str]]] = []
     for row in rows:
         cron = row["cron"] + (f" less {duration(row['lead'])}" if row.get("lead") else "")
-        coming = (stamp(row["next"], zone=False), ago(row["next"], now)) if row["enabled"] else ("off", "")
-        last = ago(row["last"], now)
-        table.append([row["name"], cron, last, (coming[0], "" if row["enabled"] else "dim"), coming[1]])
+        off = "off" if not row["enabled"] else "paused" if row.get("paused") else ""
+        coming = (off, "") if off else (stamp(row["next"], zone=False), ago(row["next"], now))
+        table.append([row["name"], cron, ago(row["last"], now), (coming[0], "dim" if off else ""), coming[1]])
     return screen.table(table, "<<<<<", ["Name", "Cron (UTC)", "Last run", "Next run (UTC)", ""])
 
 
@@ -319,7 +320,8 @@ def models(reply: Map, screen: Screen, now: int) -> list[str]:
         return ["no models yet; the first training starts by itself once candles are in: `cryptoctl jobs`"]
     lines = []
     if "generation" in reply:
-        lines += [f"Generation {reply['generation']}, promoted {ago(reply['promoted_at'], now)}", ""]
+        pinned = f"; pinned {ago(reply['pinned_at'], now)}" if reply.get("pinned_at") else ""
+        lines += [f"Generation {reply['generation']}, promoted {ago(reply['promoted_at'], now)}{pinned}", ""]
     rows = []
     for model in reply["current"]:
         coins = f"{model['served']} of {model['coins']}" if "served" in model else str(model["coins"])
@@ -365,7 +367,7 @@ def rolled_back(reply: Map, screen: Screen, now: int) -> list[str]:
 
 
 def symbols(reply: Map, screen: Screen, now: int) -> list[str]:
-    """``{followed: [{symbol, newest_close, stale: bool, reason, model: str | nil}], left_out: {symbol: why}}``
+    """``{followed: [{symbol, newest_close, stale: bool, reason, model: str | nil}], left_out: {symbol: why}, added: [symbol], removed}``
 
     ``followed`` stands in the order of quote volume; ``reason`` says why it is stale or has no model.
     """
@@ -373,7 +375,7 @@ def symbols(reply: Map, screen: Screen, now: int) -> list[str]:
     rows: list[list[str | tuple[str, str]]] = []
     for coin in followed:
         trouble = "stale" if coin["stale"] else "" if coin["model"] else "no model"
-        text = ": ".join(filter(None, (trouble, coin["reason"] or "")))
+        text = ": ".join(filter(None, (trouble, coin["reason"] or ""))) or ("added" if coin["symbol"] in reply.get("added", ()) else "")
         rows.append([coin["symbol"], stamp(coin["newest_close"], zone=False), coin["model"] or "-", (text, "yellow")])
     lines = screen.table(rows, "<<<<", ["Coin", "Candles to (UTC)", "Model", ""], fold=True)
     lines += ["", f"{counted(len(followed), 'coin')} followed, {len(reply['left_out'])} left out"]
@@ -382,6 +384,23 @@ def symbols(reply: Map, screen: Screen, now: int) -> list[str]:
         first, *rest = wrap(why, screen.width - wide - 4) or [""]
         lines += [f"  {symbol:<{wide}}  {first}", *(" " * (wide + 4) + line for line in rest)]
     return lines
+
+
+def amended(reply: Map, screen: Screen, now: int) -> list[str]:
+    """``{symbol, changed, followed, reason}``, of `symbols add` and `symbols remove`"""
+    symbol = reply["symbol"]
+    if reply["reason"]:
+        said = f"{symbol} is not followed: {reply['reason']}" + ("" if reply["changed"] else " (as before)")
+    elif reply["followed"]:
+        said = f"{symbol} is followed already" + ("; from now on whatever its volume" if reply["changed"] else "")
+    else:
+        said = f"{symbol} was added: it is fetched and forecast within a minute; `cryptoctl get {symbol}`"
+    return wrap(said, screen.width)
+
+
+def log_level(reply: Map, screen: Screen, now: int) -> list[str]:
+    """``{level, was}``"""
+    return [f"the daemon logs from {reply['level']} on (it was {reply['was']}), until its next start or reload"]
 
 
 def ping(reply: Map, screen: Screen, seconds: float) -> list[str]:

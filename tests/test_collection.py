@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from cryptod.config import Config
-from cryptod.daemon.collection import RETRY_FIRST, RETRY_MOST, SETTLE_MS, Collection
-from cryptod.errors import WorkerError
+from cryptod.daemon.collection import REMOVED, RETRY_FIRST, RETRY_MOST, SETTLE_MS, Collection
+from cryptod.errors import RequestError, WorkerError
 from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Report
 
 HOUR = 3_600_000
@@ -34,6 +36,7 @@ class FakePool:
 
     async def run(self, order: CollectOrder, *, on_report: Callable[[Report], None], deadline_s: float, silence_s: float) -> Report:
         self.orders.append(order)
+        await asyncio.sleep(0)
         if isinstance(self.reply, WorkerError):
             raise self.reply
         return self.reply
@@ -154,3 +157,86 @@ def test_a_new_selection_that_fails_keeps_the_universe_there_was() -> None:
     house.run()
     assert house.lane.followed == ("BTC/USDT", "ETH/USDT")
     assert not house.lane.wants_selection
+
+
+def chosen(*symbols: str, left_out: dict[str, str] | None = None) -> CollectDone:
+    return CollectDone(
+        job=0, symbols=symbols, left_out=left_out or {}, failed={}, new_candles=2, revised_candles=0, requests=2, seconds=0.1
+    )  # fmt: skip
+
+
+def test_a_coin_that_was_added_is_asked_for_at_once_and_beyond_the_size_of_the_universe() -> None:
+    house = House()
+    house.run()
+    assert house.lane.add("DOGE/USDT")
+    assert house.lane.unmet == ("DOGE/USDT",)
+    assert house.lane.due(NOW)
+    house.pool.reply = chosen("BTC/USDT", "ETH/USDT", "DOGE/USDT")
+    house.run()
+    order = house.pool.orders[-1]
+    assert (order.select_universe, order.include, order.size) == (True, ("DOGE/USDT",), Config().universe.size + 1)
+    assert house.lane.followed[-1] == "DOGE/USDT"
+    assert not house.lane.due(NOW)
+    assert not house.lane.add("DOGE/USDT"), "it is followed already"
+    again = House(house.jobs)
+    assert again.lane.followed[-1] == "DOGE/USDT"
+    again.run(NOW + HOUR)
+    assert again.pool.orders[-1].include == ("DOGE/USDT",)
+
+
+def test_a_coin_that_the_exchange_does_not_have_is_asked_for_once() -> None:
+    house = House()
+    house.run()
+    house.lane.add("DOGG/USDT")
+    house.pool.reply = chosen("BTC/USDT", "ETH/USDT", left_out={"DOGG/USDT": "binance does not have it"})
+    house.run()
+    assert house.lane.unmet == ()
+    assert not house.lane.due(NOW)
+    assert house.lane.remove("DOGG/USDT")
+    assert "DOGG/USDT" not in house.lane.left_out
+    assert (house.lane.amendments.added, house.lane.amendments.removed) == ((), ())
+
+
+def test_where_the_universe_could_not_be_chosen_an_added_coin_is_asked_for_again_after_a_while() -> None:
+    house = House()
+    house.run()
+    house.lane.add("DOGE/USDT")
+    house.run()  # the coins are as before: the collector could not choose anew, and says so in its log only
+    assert house.lane.unmet == ("DOGE/USDT",)
+    assert not house.lane.due(NOW), "no storm"
+    assert house.lane.due(NOW + HOUR), "the others' candles do not wait for that"
+    house.seconds += house.lane.retry_in
+    assert house.lane.due(NOW)
+
+
+def test_a_removed_coin_is_gone_at_once_and_stays_so_whatever_a_child_says_that_was_out_already() -> None:
+    house = House()
+    house.run()
+    assert house.lane.remove("ETH/USDT")
+    assert house.lane.followed == ("BTC/USDT",)
+    assert house.lane.left_out["ETH/USDT"] == REMOVED
+    assert not house.lane.remove("ETH/USDT")
+    house.run(NOW + HOUR)  # answers BTC and ETH
+    assert house.lane.followed == ("BTC/USDT",)
+    assert house.lane.left_out == {"USDC/USDT": "a stablecoin", "ETH/USDT": REMOVED}
+    assert House(house.jobs).lane.followed == ("BTC/USDT",)
+    with pytest.raises(RequestError, match="the only coin"):
+        house.lane.remove("BTC/USDT")
+    assert house.lane.add("ETH/USDT"), "the last word holds"
+    assert house.lane.unmet == ("ETH/USDT",)
+    assert house.pool.orders[-1].exclude == ("ETH/USDT",)
+
+
+def test_a_coin_that_is_added_while_a_child_collects_is_not_taken_for_one_that_was_refused() -> None:
+    house = House()
+    house.run()
+    house.pool.reply = chosen("BTC/USDT", "ETH/USDT", left_out={"DOGE/USDT": "its volume is no longer among the 2 largest"})
+
+    async def meanwhile() -> None:
+        run = asyncio.create_task(house.lane.run(NOW + HOUR))
+        await asyncio.sleep(0)
+        house.lane.add("DOGE/USDT")
+        await run
+
+    asyncio.run(meanwhile())
+    assert house.lane.unmet == ("DOGE/USDT",)

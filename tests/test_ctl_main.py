@@ -85,6 +85,14 @@ class Daemon:
             "cache_clear": lambda r: {"dropped": 100 if r.symbols is None else len(r.symbols)},
             "models": lambda r: MODELS,
             "models_rollback": lambda r: MODELS,
+            "models_pin": lambda r: {**MODELS, "pinned_at": NOW - 60_000},
+            "models_unpin": lambda r: MODELS,
+            "symbols_add": lambda r: {"symbol": "DOGE/USDT", "changed": True, "followed": False, "reason": ""},
+            "symbols_remove": lambda r: {"symbol": "ABC/USDT", "changed": True, "followed": False, "reason": "removed by hand"},
+            "schedule_pause": lambda r: {**SCHEDULE[0], "paused": True, "next": None},
+            "schedule_resume": lambda r: SCHEDULE[0],
+            "schedule_run": lambda r: SCHEDULE[0],
+            "log_level": lambda r: {"level": r.level, "was": "info"},
         }
 
     @staticmethod
@@ -152,7 +160,8 @@ LINES = [
     "status", "health", "get BTC", "get btcusdt eth-usdt", "plot BTC/USDT", "top 5 --by p_up --horizon 4", "symbols", "train full",
     "scores", "scores btc/usdt --window 7d", "scores --all --coins",
     "jobs --limit 3", "cancel 12", "schedule", "models list", "models rollback --steps 1", "cache stats", "cache pregenerate",
-    "cache clear", "cache clear btc eth", "ping",
+    "cache clear", "cache clear btc eth", "ping", "models pin", "models unpin", "symbols add doge", "symbols remove ABC/USDT",
+    "schedule pause incremental", "schedule resume incremental", "schedule run incremental", "log level debug",
 ]  # fmt: skip
 
 
@@ -231,9 +240,12 @@ def test_who_may_only_read_is_refused(daemon: Daemon) -> None:
     [
         ("statsu", "there is no verb 'statsu' (did you mean status?)"),
         ("cache clera", "there is no verb 'cache clera' (did you mean cache clear?)"),
+        ("symbols ad DOGE", "there is no verb 'symbols ad' (did you mean symbols add?)"),
+        ("schedule pasue full", "there is no verb 'schedule pasue' (did you mean schedule pause?)"),
+        ("log level loud", "level: invalid choice: 'loud' (choose from"),
         ("frobnicate", "there is no verb 'frobnicate' (`cryptoctl --help` lists them)"),
         ("cache", "cache what? (one of stats, pregenerate, clear)"),
-        ("models --json", "models what? (one of list, rollback)"),
+        ("models --json", "models what? (one of list, rollback, pin, unpin)"),
         ("", "which verb? (`cryptoctl --help` lists them)"),
         ("get", "the following arguments are required: SYMBOL (`cryptoctl get --help` shows what it takes)"),
         ("train ful", "kind: invalid choice: 'ful' (choose from"),

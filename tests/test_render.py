@@ -183,6 +183,8 @@ def test_the_schedule_shows_turns_in_words_and_what_is_off() -> None:
     assert page[1].endswith("0 */6 * * *           14 min ago  2023-06-01 18:00  in 5 h 46 min")
     assert "0 2 * * 0 less 5 min" in page[2]
     assert page[3].endswith("never       off")
+    paused = render.schedule([{**SCHEDULE[0], "paused": True, "next": None}], PLAIN, NOW)
+    assert paused[1].endswith("14 min ago  paused")
 
 
 def test_models_show_skill_refusals_and_the_way_back() -> None:
@@ -190,6 +192,8 @@ def test_models_show_skill_refusals_and_the_way_back() -> None:
     assert "full-12-b1  full  24 of 25  2023-06-01 12:00  +1.23 %  log_har" in page
     assert "refused: full-9-b1: weights.safetensors" in page
     assert "`cryptoctl models rollback --steps 1`: generation 6, promoted 2023-05-31 11:14" in page
+    pinned = text(render.models({**MODELS, "pinned_at": NOW - 60_000}, PLAIN, NOW))
+    assert "promoted 2 h 30 min ago; pinned 1 min ago" in pinned
     assert "no models yet" in text(render.models({"current": [], "history": []}, PLAIN, NOW))
     weights = {"weights": {"1h": {"model": 0.96, "ewma": 0.04}}}
     usual, told = (text(render.models(MODELS | weights | {"serve": name}, PLAIN, NOW)).replace("\n", " ") for name in ("model", "ewma"))

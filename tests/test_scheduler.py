@@ -49,6 +49,17 @@ def test_a_disabled_row_is_never_due_and_has_no_next_turn() -> None:
     assert scheduler.describe(at("2023-06-07T10:00"))[0]["next"] is None
 
 
+def test_a_paused_row_has_no_turn_until_it_is_resumed_and_then_catches_up_once() -> None:
+    scheduler = Scheduler([INCREMENTAL], {"incremental": at("2023-06-07T06:00")}, born=0, paused=["incremental"])
+    assert scheduler.due(at("2023-06-08T10:00")) == []
+    row = scheduler.describe(at("2023-06-08T10:00"))[0]
+    assert (row["paused"], row["enabled"], row["next"]) == (True, True, None)
+    scheduler.paused.discard("incremental")
+    assert scheduler.due(at("2023-06-08T10:00")) == ["incremental"]
+    scheduler.ran("incremental", at("2023-06-08T10:00"))
+    assert scheduler.due(at("2023-06-08T11:59")) == []
+
+
 def test_a_lead_moves_the_turn_earlier_and_still_gives_one_turn_a_week() -> None:
     row = Periodic("pregenerate", "0 2 * * 0", lead=5 * 60_000)
     scheduler = Scheduler([row], {}, born=at("2023-06-01T00:00"))

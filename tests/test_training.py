@@ -91,16 +91,19 @@ class House:
         self.promoted: list[str] = []
         self.current: dict[str, tuple[str, ...]] = {}
         self.events: list[str] = []
+        self.forbidden = ""
         config = msgspec.structs.replace(Config(), train=msgspec.structs.replace(Config().train, batch_size=batch_size))
         self.training = Training(
             config, ("candles", "checkpoints"), self.pool, self.jobs, lambda: self.current, lambda: self.current,  # type: ignore[arg-type]
             self.promote, lambda job: self.events.append(job.state),
         )  # fmt: skip
 
-    async def promote(self, name: str, now: int, run: str) -> None:
+    async def promote(self, name: str, now: int, run: str) -> str:
         await asyncio.sleep(0)
         assert run
-        self.promoted.append(name)
+        if not self.forbidden:
+            self.promoted.append(name)
+        return self.forbidden
 
     def run(self, kind: str = "full") -> Job:
         job = self.training.enqueue(kind, "test", NOW)
@@ -119,6 +122,14 @@ def test_a_full_retrain_trains_all_batches_and_promotes_each_verdict() -> None:
     assert house.training.last_full_done == NOW + 1000
     assert len(house.training.queue) == 0
     assert house.jobs.saved[1]["state"] == DONE
+
+
+def test_a_verdict_that_may_not_be_followed_leaves_the_batch_done_with_the_reason() -> None:
+    house = House(all_done)
+    house.forbidden = "the models are pinned"
+    job = house.run()
+    assert (job.state, house.promoted) == (DONE, [])
+    assert [(batch.state, batch.promoted, batch.reason) for batch in job.batches] == [("done", False, "the models are pinned")] * 2
 
 
 def test_a_batch_that_the_gate_refuses_is_done_but_not_promoted() -> None:

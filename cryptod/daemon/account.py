@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cryptod import __version__
+from cryptod import __version__, logs
 from cryptod.clock import SystemClock
 from cryptod.daemon.monitor import HOUR_MS, Facts
 
@@ -51,9 +51,12 @@ def facts(service: Service) -> Facts:
 
 
 def _unmet_settings(service: Service) -> tuple[str, ...]:
-    """What universe.include asks for and the exchange does not give."""
+    """What universe.include or the operator asks for and the exchange does not give."""
     left_out = service.collection.left_out
-    return tuple(f"universe.include names {name}: {left_out[name]}" for name in service.config.universe.include if name in left_out)
+    amendments = service.collection.amendments
+    named = {name: "universe.include names" for name in service.config.universe.include if name not in amendments.removed}
+    named |= dict.fromkeys(amendments.added, "`cryptoctl symbols add` named")
+    return tuple(f"{who} {name}: {left_out[name]}" for name, who in named.items() if name in left_out)
 
 
 def status(service: Service) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def status(service: Service) -> dict[str, Any]:
         "process": {
             "version": __version__, "pid": service.pid, "started": now - int(1000 * (service.monotonic() - service.born)),
             "uptime": service.monotonic() - service.born, "ready": True, "state": "ready",
-            "clock": "system" if isinstance(service.clock, SystemClock) else str(service.clock),
+            "log_level": logs.level(), "clock": "system" if isinstance(service.clock, SystemClock) else str(service.clock),
         },
         "health": {"severity": service.health.severity, "conditions": service.health.findings},
         "exchange": {
@@ -83,7 +86,8 @@ def status(service: Service) -> dict[str, Any]:
             "left_out": len(collection.left_out),
         },
         "models": {
-            "generation": publisher.generation, "promoted_at": publisher.promoted_at, "checkpoints": len(publisher.models),
+            "generation": publisher.generation, "promoted_at": publisher.promoted_at, "pinned_at": publisher.pinned_at,
+            "checkpoints": len(publisher.models),
             "coins": sum(symbol in publisher.predictor for symbol in collection.followed), "refused": publisher.refused,
         },
         "cache": publisher.stats(),
@@ -122,4 +126,5 @@ def symbols(service: Service) -> dict[str, Any]:
         reason = service.trouble(symbol) if model is None or symbol in stale else ""
         newest = publisher.predictor.needs(symbol) if model else collection.collected_to
         rows.append({"symbol": symbol, "newest_close": newest, "stale": symbol in stale, "reason": reason, "model": model})
-    return {"followed": rows, "left_out": collection.left_out}
+    amendments = collection.amendments
+    return {"followed": rows, "left_out": collection.left_out, "added": list(amendments.added), "removed": list(amendments.removed)}

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from cryptod.config import Config
+from cryptod.daemon.amendments import Amendments
 from cryptod.daemon.records import Records
-from cryptod.errors import StoreError, WorkerError
+from cryptod.errors import RequestError, StoreError, WorkerError
 from cryptod.logs import get_logger
 from cryptod.market import TIMEFRAMES
 from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report
@@ -24,6 +25,7 @@ SETTLE_MS: Final = 3_000
 RETRY_FIRST: Final = 5.0
 RETRY_MOST: Final = 600.0
 SILENCE: Final = 120.0
+REMOVED: Final = "removed with `cryptoctl symbols remove`"
 
 log = get_logger("collection")
 
@@ -43,6 +45,7 @@ class Collection:
         self._monotonic = monotonic
         self._pace = pace
         self._timeframe = TIMEFRAMES[config.market.timeframe]
+        self.amendments = Amendments(jobs)
         saved: dict[str, Any] = jobs.get("universe") or {}
         self.followed: tuple[str, ...] = tuple(saved.get("followed", ()))
         self.left_out: dict[str, str] = saved.get("left_out", {})
@@ -61,6 +64,8 @@ class Collection:
         self._failures = 0
         self._retry_at = 0.0
         self._select_again = False
+        self._included: tuple[str, ...] = ()
+        """What the order that was given last asked to include."""
 
     def boundary(self, now: int) -> int:
         """Close time of the newest candle that the exchange can have published at ``now``."""
@@ -70,9 +75,38 @@ class Collection:
         """The next collection chooses the universe anew (before a full retrain, after a reload)."""
         self._select_again = True
 
+    def add(self, symbol: str) -> bool:
+        """Follow a coin from the next collection on, which is due now; whether that changes anything."""
+        if not self.amendments.add(symbol) and (symbol in self.followed or symbol in self.unmet):
+            return False
+        self.left_out = {other: why for other, why in self.left_out.items() if other != symbol}
+        if not self.error:
+            self._retry_at = 0.0  # others that failed need not be waited for
+        return True
+
+    def remove(self, symbol: str) -> bool:
+        """Follow a coin no more, from now on; whether that changes anything. `RequestError` if it is the last."""
+        if self.followed == (symbol,):
+            raise RequestError("conflict", f"{symbol} is the only coin that is followed", hint="add another one first")
+        if not self.amendments.remove(symbol, was_followed=symbol in self.followed):
+            return False
+        self.followed = tuple(other for other in self.followed if other != symbol)
+        self.failed.pop(symbol, None)
+        self.left_out = {other: why for other, why in self.left_out.items() if other != symbol} | self._removed()
+        self._save()
+        return True
+
+    def _removed(self) -> dict[str, str]:
+        return dict.fromkeys(self.amendments.removed, REMOVED)
+
+    @property
+    def unmet(self) -> tuple[str, ...]:
+        """Coins that were added, and of which the exchange has not said yet whether it has them."""
+        return tuple(symbol for symbol in self.amendments.added if symbol not in self.followed and symbol not in self.left_out)
+
     @property
     def wants_selection(self) -> bool:
-        return self._select_again or not self.followed
+        return self._select_again or not self.followed or bool(self.unmet)
 
     def due(self, now: int) -> bool:
         """Whether a collect child should be started now.
@@ -83,7 +117,9 @@ class Collection:
         waiting = self._monotonic() < self._retry_at
         if self.running or (waiting and self.error):
             return False
-        return self.wants_selection or (bool(self.failed) and not waiting) or self.boundary(now) > self.collected_to
+        if self._select_again or not self.followed or self.boundary(now) > self.collected_to:
+            return True
+        return bool(self.failed or self.unmet) and not waiting
 
     @property
     def exchange_error(self) -> str:
@@ -103,10 +139,13 @@ class Collection:
     async def run(self, now: int) -> bool:
         """One collection. Returns whether the candles or the universe changed; never raises for what the exchange does."""
         select, boundary = self.wants_selection, self.boundary(now)
+        universe, amendments = self.config.universe, self.amendments
+        self._included = amendments.include(universe.include)
         order = CollectOrder(
             job=0, now=now, candles=self._candles, exchange=self.config.exchange.id, url=self.config.exchange.url,
             quote=self.config.exchange.quote, timeframe=self._timeframe.name, months_back=self.config.train.months_back,
-            size=self.config.universe.size, include=tuple(self.config.universe.include), exclude=tuple(self.config.universe.exclude),
+            size=universe.size + len(set(amendments.added).difference(universe.include)), include=self._included,
+            exclude=amendments.exclude(universe.exclude),
             select_universe=select, symbols=self.followed, pace=self._pace,
         )  # fmt: skip
         self.running, started = True, self._monotonic()
@@ -141,25 +180,31 @@ class Collection:
         self.collected_to = boundary
         if selected:
             self.selected_at, self._select_again = now, False
-        self.followed, self.left_out = report.symbols, dict(report.left_out)
+        # What was added or removed meanwhile, the child did not know of.
+        self.followed = tuple(symbol for symbol in report.symbols if symbol not in self.amendments.removed)
+        late = set(self.amendments.added).difference(self._included)
+        self.left_out = {symbol: why for symbol, why in report.left_out.items() if symbol not in late} | self._removed()
         if report.failed and len(report.failed) >= len(report.symbols):
             self.error, self.store_failed = next(iter(report.failed.values())), False
         else:
             self.error, self.store_failed = "", False
-        if report.failed:
+        if report.failed or (selected and any(symbol in self._included for symbol in self.unmet)):
             self._back_off(None)
         else:
             self._failures, self._retry_at = 0, 0.0
+        self._save()
+        log.info(
+            "collected candles", coins=len(report.symbols), new=report.new_candles, revised=report.revised_candles,
+            failed=len(report.failed), requests=report.requests, duration=report.seconds,
+        )  # fmt: skip
+
+    def _save(self) -> None:
         self._jobs.set(
             "universe",
             {
                 "followed": list(self.followed), "left_out": self.left_out,
                 "selected_at": self.selected_at, "collected_to": self.collected_to,
             },
-        )  # fmt: skip
-        log.info(
-            "collected candles", coins=len(report.symbols), new=report.new_candles, revised=report.revised_candles,
-            failed=len(report.failed), requests=report.requests, duration=report.seconds,
         )  # fmt: skip
 
     def _back_off(self, retry_after: float | None) -> None:

@@ -15,28 +15,33 @@ from typing import Annotated, Any, Final, Literal
 import msgpack
 import msgspec
 
-from cryptod import __version__
+from cryptod import __version__, logs
 from cryptod.daemon import account
 from cryptod.daemon.control import Ready
 from cryptod.daemon.dispatch import NOT_UNDERSTOOD
 from cryptod.daemon.listening import Peer
 from cryptod.daemon.publisher import HEADER
 from cryptod.daemon.service import Service
+from cryptod.daemon.symbols import spelt_out
 from cryptod.errors import CryptodError, DataError, RequestError
 from cryptod.market import parse_symbol
 from cryptod.protocol import (
     COMMANDS,
     JOB_KINDS,
+    LOG_LEVELS,
     MAX_SYMBOLS,
     PROTOCOL,
     TOP_KEYS,
     WINDOWS,
     CacheClear,
+    Coin,
     Get,
     GetMany,
     JobId,
     Jobs,
+    Level,
     Nothing,
+    Periodic,
     Rollback,
     Scores,
     Top,
@@ -68,6 +73,8 @@ def _exact(text: str, unknown: RequestError) -> str:
     except DataError:
         raise unknown from None
 
+
+log = logs.get_logger("handlers")
 
 COINS_PER_TURN: Final = 8
 """Coins that are looked for by their spelling before the other clients get their turn."""
@@ -209,3 +216,77 @@ class Handlers:
         if not 1 <= request.steps <= 100:
             raise RequestError("bad_request", f"steps is {request.steps}", hint="1 or more; `cryptoctl models list` shows the history")
         return await self._service.roll_back(request.steps)
+
+    def models_pin(self, _: Nothing, __: Peer) -> dict[str, Any]:
+        self._publisher.pin(self._now())
+        log.info("models pinned", generation=self._publisher.generation)
+        return self._publisher.describe_models()
+
+    def models_unpin(self, _: Nothing, __: Peer) -> dict[str, Any]:
+        self._publisher.unpin()
+        log.info("models unpinned", generation=self._publisher.generation)
+        return self._publisher.describe_models()
+
+    # What else may be changed while it runs
+
+    def symbols_add(self, request: Coin, _: Peer) -> dict[str, Any]:
+        service = self._service
+        symbol = spelt_out(request.symbol, service.config.exchange.quote)
+        changed = service.collection.add(symbol)
+        return self._amended("a coin was added", symbol, changed)
+
+    async def symbols_remove(self, request: Coin, _: Peer) -> dict[str, Any]:
+        service = self._service
+        symbol = spelt_out(request.symbol, service.config.exchange.quote)
+        known = (*service.collection.followed, *service.collection.left_out, *service.collection.unmet)
+        if symbol not in known:
+            service.symbols.find(request.symbol)  # says what is near
+        changed = service.collection.remove(symbol)
+        reply = self._amended("a coin was removed", symbol, changed)
+        if changed:
+            await self._publisher.clear([symbol])
+        return reply
+
+    def _amended(self, what: str, symbol: str, changed: bool) -> dict[str, Any]:
+        service = self._service
+        if changed:
+            service.index()
+            log.info(what, symbol=symbol)
+        followed = symbol in service.collection.followed
+        return {"symbol": symbol, "changed": changed, "followed": followed, "reason": service.collection.left_out.get(symbol, "")}
+
+    def schedule_pause(self, request: Periodic, _: Peer) -> dict[str, Any]:
+        name = self._row(request.name)
+        self._service.pause(name, True)
+        log.info("a periodic job was paused", job=name)
+        return self._described(name)
+
+    def schedule_resume(self, request: Periodic, _: Peer) -> dict[str, Any]:
+        name = self._row(request.name)
+        self._service.pause(name, False)
+        log.info("a periodic job was resumed", job=name)
+        return self._described(name)
+
+    def schedule_run(self, request: Periodic, _: Peer) -> dict[str, Any]:
+        name = self._row(request.name)
+        self._service.run_now(name, self._now())
+        return self._described(name)
+
+    def _row(self, name: str) -> str:
+        rows = self._service.scheduler.rows
+        if name not in rows:
+            near = difflib.get_close_matches(name[:32], rows, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(rows)}"
+            raise RequestError("bad_request", f"there is no periodic job {name[:32]!r}", hint=hint)
+        return name
+
+    def _described(self, name: str) -> dict[str, Any]:
+        return next(row for row in self._service.scheduler.describe(self._now()) if row["name"] == name)
+
+    def log_level(self, request: Level, _: Peer) -> dict[str, Any]:
+        if request.level not in LOG_LEVELS:
+            raise RequestError("bad_request", f"log level {request.level[:32]!r} is not known", hint=f"one of {', '.join(LOG_LEVELS)}")
+        was = logs.level()
+        logs.set_level(request.level)
+        log.warning("the log level was changed", level=request.level, was=was)
+        return {"level": request.level, "was": was}

@@ -250,7 +250,7 @@ CONDITIONS: Final = (
         lambda f: "; ".join(f"{name} was refused: {why}" for name, why in f.refused_checkpoints.items()) or None,
     ),
     Condition(
-        "universe_setting", "warning", 0, "correct universe.include and reload",
+        "universe_setting", "warning", 0, "correct universe.include and reload, or `cryptoctl symbols remove` what was added",
         lambda f: "; ".join(f.universe_warnings) or None,
     ),
     Condition(

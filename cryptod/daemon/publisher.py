@@ -114,6 +114,8 @@ class Publisher:
         self.refused: dict[str, str] = {}
         self.generation = 0
         self.promoted_at = 0
+        self.pinned_at = int(self._records.get("pinned") or 0)
+        """Since when (UTC ms) nothing may be promoted in the place of what serves; 0 if that is the gate's business."""
         saved: dict[str, Any] = self._records.get("published") or {}
         self.published_to: int = saved.get("cutoff", 0)
         self._published_generation: int = saved.get("generation", 0)
@@ -168,6 +170,20 @@ class Publisher:
         async with self._lock:
             await self._take(functools.partial(self._checkpoints.promote, [name], now, run=run, followed=followed))
 
+    def pin(self, now: int) -> None:
+        """Let what serves now serve until `unpin`, whatever the gate says. `RequestError` while nothing serves."""
+        if not self.models:
+            raise RequestError("conflict", "there is no model to pin yet", hint="`cryptoctl models list` shows what serves")
+        self._set_pin(self.pinned_at or now)
+
+    def unpin(self) -> None:
+        self._set_pin(0)
+
+    def _set_pin(self, at: int) -> None:
+        if at != self.pinned_at:
+            self.pinned_at = at
+            self._records.set("pinned", at)
+
     async def roll_back(self, steps: int, now: int) -> None:
         """Go back to the models before the last promotion(s)."""
         async with self._lock:
@@ -176,6 +192,10 @@ class Publisher:
     async def prune(self, protect: Iterable[str]) -> None:
         """Remove the checkpoints that no kept generation names."""
         await self.on_disk(self._checkpoints.prune, frozenset(protect))
+
+    def lacks(self, followed: Iterable[str]) -> bool:
+        """Whether the base model can be asked for coins that have no model and that it has not been asked for in vain."""
+        return self._base is not None and any(symbol not in self.predictor and symbol not in self.unready for symbol in followed)
 
     def trained(self) -> bool:
         """Whether any model serves that was trained here."""
@@ -433,7 +453,8 @@ class Publisher:
     def describe_models(self) -> dict[str, Any]:
         serving = self.serving()
         return {
-            "generation": self.generation, "promoted_at": self.promoted_at, "refused": self.refused, "serve": self.config.forecast.serve,
+            "generation": self.generation, "promoted_at": self.promoted_at, "pinned_at": self.pinned_at, "refused": self.refused,
+            "serve": self.config.forecast.serve,
             "weights": combination.describe(self._scoring.learning.combination.weights, SCORED_HORIZONS),
             "current": [
                 {

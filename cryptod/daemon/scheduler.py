@@ -44,8 +44,10 @@ class Scheduler:
     install does not catch up with turns from before it existed.
     """
 
-    def __init__(self, rows: Iterable[Periodic], last_runs: Mapping[str, int], born: int) -> None:
+    def __init__(self, rows: Iterable[Periodic], last_runs: Mapping[str, int], born: int, paused: Iterable[str] = ()) -> None:
         self.rows = {row.name: row for row in rows}
+        self.paused = set(paused)
+        """Rows whose turns do not come until they are resumed; what was missed is caught up then, as after a stop."""
         self._last = dict(last_runs)
         self._next: dict[str, int] = {}
         for name in self.rows:
@@ -68,7 +70,11 @@ class Scheduler:
             if last > now:  # the clock was stepped back: a last run in the future would silence the row until then
                 self._last[name] = now
                 self._next.pop(name, None)
-        return [row.name for row in self.rows.values() if row.enabled and self.next_run(row.name) <= now]
+        return [row.name for row in self.rows.values() if self.comes(row.name) and self.next_run(row.name) <= now]
+
+    def comes(self, name: str) -> bool:
+        """Whether the row has turns at all: it is neither disabled nor paused."""
+        return self.rows[name].enabled and name not in self.paused
 
     def ran(self, name: str, now: int) -> None:
         """The row's work was started at ``now``; every turn up to now counts as done."""
@@ -90,8 +96,9 @@ class Scheduler:
                 "cron": row.cron,
                 "lead": row.lead // 1000,
                 "enabled": row.enabled,
+                "paused": row.name in self.paused,
                 "last": self._last[row.name],
-                "next": max(self.next_run(row.name), now) if row.enabled else None,
+                "next": max(self.next_run(row.name), now) if self.comes(row.name) else None,
             }
             for row in self.rows.values()
         ]

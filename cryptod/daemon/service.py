@@ -38,7 +38,7 @@ from cryptod.daemon.scoring import Scoring
 from cryptod.daemon.symbols import SymbolIndex
 from cryptod.daemon.training import Training
 from cryptod.daemon.watchdog import Notifier, Watchdog, keep_pinging, watchdog_interval
-from cryptod.errors import CheckpointError, CryptodError, StoreError
+from cryptod.errors import CheckpointError, CryptodError, RequestError, StoreError
 from cryptod.forecast.drift import Alarm
 from cryptod.forecast.model import Model
 from cryptod.market import Panel
@@ -180,8 +180,9 @@ class Service:
             self.publisher.serving, self.publisher.updatable, self._promote, self._job_changed,
         )  # fmt: skip
         self.scorecards = Scorecards(self.pool, self.ledger, root / "serving", self.clock.now)
-        self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
-        self.scheduler = Scheduler(periodic_rows(self.config), self.records.get("last_runs") or {}, born=self.first_start)
+        self.index()
+        last_runs, paused = self.records.get("last_runs") or {}, self.records.get("paused") or ()
+        self.scheduler = Scheduler(periodic_rows(self.config), last_runs, self.first_start, paused)
         commands, allowed = self._commands(self), may_change(os.getuid(), self.config.socket.group)
         self.control = ControlServer(commands.table(), allowed=allowed, express=commands.express)
         self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self.monotonic)
@@ -267,13 +268,24 @@ class Service:
                 self.publisher.error = str(error) or type(error).__name__
             log.exception("a defect ended the work of a lane", lane=lane)
 
-    def _run_periodic(self, name: str, now: int) -> None:
+    def _run_periodic(self, name: str, now: int, reason: str = "scheduled") -> None:
         if name == "pregenerate":
             self._pregenerate = True
         elif name == "full" or self.publisher.models:  # without a model there is nothing to update, and a retrain under way
-            self.enqueue(name, "scheduled")
+            self.enqueue(name, reason)
         self.scheduler.ran(name, now)
         self.records.set("last_runs", self.scheduler.last_runs)
+
+    def run_now(self, name: str, now: int) -> None:
+        """A periodic row's work, out of turn; its next turn is the next after now. `RequestError` where there is nothing to do it on."""
+        if name == "incremental" and not self.publisher.models:
+            raise RequestError("conflict", "no model serves yet, so none can be updated", hint="`cryptoctl schedule run full` makes them")
+        self._run_periodic(name, now, "requested")
+
+    def pause(self, name: str, paused: bool) -> None:
+        """Let the turns of a periodic row not come, or come again; kept across restarts."""
+        (self.scheduler.paused.add if paused else self.scheduler.paused.discard)(name)
+        self.records.set("paused", sorted(self.scheduler.paused))
 
     def enqueue(self, kind: str, reason: str) -> Job:
         job = self.training.enqueue(kind, reason, self.clock.now())
@@ -283,13 +295,15 @@ class Service:
 
     def _answer(self, alarm: Alarm) -> None:
         """An incremental update for an alarm of the drift watch, unless a training waits or runs, which is as good."""
-        if self.config.incremental.enabled and self.publisher.models and not len(self.training.queue):
+        if self.scheduler.comes("incremental") and self.publisher.models and not len(self.training.queue):
             self.enqueue("incremental", f"drift: {alarm.text}")
         self.drift.answer(alarm)
 
     def _lack_of_models(self) -> str:
         """Why a retrain is wanted out of turn, or nothing."""
         publisher = self.publisher
+        if publisher.pinned_at and publisher.models:
+            return ""  # what it would make could not be promoted
         if not publisher.trained():
             return "there is no model yet" if not publisher.refused else "no model is sound"
         if publisher.refused and not all(symbol in publisher.predictor for symbol in self.collection.followed):
@@ -323,8 +337,14 @@ class Service:
         before = self.collection.followed, self.collection.left_out
         if await self.collection.run(now):
             if (self.collection.followed, self.collection.left_out) != before:
-                self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
-            self._catch_up = bool(self.publisher.late - set(self.collection.failed))
+                self.index()
+            late = self.publisher.late - set(self.collection.failed)
+            self._catch_up = bool(late) or self.publisher.lacks(self.collection.followed)
+
+    def index(self) -> None:
+        """The coins are found by their names as they are followed now."""
+        asked_for = dict.fromkeys(self.collection.unmet, "it was just added, and the exchange is being asked for it")
+        self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out | asked_for)
 
     async def _train(self, job: Job) -> None:
         try:
@@ -346,8 +366,11 @@ class Service:
         hours = self.config.prediction_cache.pregenerate_ttl_hours
         return await self.publisher.refresh(self.collection.followed, self.collection.collected_to, self.clock.now(), hours * HOUR_MS)
 
-    async def _promote(self, name: str, now: int, run: str) -> None:
+    async def _promote(self, name: str, now: int, run: str) -> str:
+        if self.publisher.pinned_at and self.publisher.models:
+            return "the models are pinned: `cryptoctl models unpin` lets the next training's be promoted"
         await self.publisher.promote(name, now, run, self.collection.followed)
+        return ""
 
     async def roll_back(self, steps: int) -> dict[str, Any]:
         await self.publisher.roll_back(steps, self.clock.now())

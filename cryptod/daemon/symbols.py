@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from cryptod.errors import RequestError
+from cryptod.errors import DataError, RequestError
+from cryptod.market import parse_symbol
 
 _SEPARATORS: Final = re.compile(r"[\s/_:.-]+")
 
@@ -37,8 +38,27 @@ class SymbolIndex:
         shown = "".join(letter if letter.isprintable() else "?" for letter in text[:32])
         for symbol, reason in self._left_out.items():
             if plain in (symbol.replace("/", ""), symbol.split("/")[0]):
-                raise RequestError("unknown_symbol", f"{symbol} is not followed: {reason}", hint="name it in universe.include to follow it")
+                raise RequestError(
+                    "unknown_symbol", f"{symbol} is not followed: {reason}", hint=f"`cryptoctl symbols add {symbol}` follows it"
+                )
         near = difflib.get_close_matches(plain, self._spellings, n=3, cutoff=0.6)
         names = list(dict.fromkeys(self._spellings[spelling] for spelling in near))
         hint = f"did you mean {' or '.join(names)}?" if names else "`cryptoctl symbols` lists the coins that are followed"
         raise RequestError("unknown_symbol", f"there is no coin {shown}", hint=hint)
+
+
+def spelt_out(text: str, quote: str) -> str:
+    """The symbol that is meant by ``DOGE/USDT``, ``dogeusdt``, ``doge-usdt`` or ``doge`` where coins are followed against ``quote``.
+
+    For coins that nobody follows yet. `RequestError` (bad_request) for what cannot be one.
+    """
+    parts = [part for part in _SEPARATORS.split(text.strip().upper()[:64]) if part]
+    hint = f"coins are followed against {quote}: name it like DOGE/{quote}, or DOGE alone"
+    if len(parts) == 2 and parts[1] != quote:
+        raise RequestError("bad_request", f"{'/'.join(parts)} is not quoted in {quote}", hint=hint)
+    base = parts[0] if len(parts) == 2 else "".join(parts).removesuffix(quote)
+    try:
+        return parse_symbol(f"{base}/{quote}")
+    except DataError:
+        shown = "".join(letter if letter.isprintable() else "?" for letter in text[:32])
+        raise RequestError("bad_request", f"{shown!r} cannot be a coin's name", hint=hint) from None

@@ -37,7 +37,7 @@ RESUME_WITHIN_MS: Final = 24 * HOUR.ms
 """An interrupted job older than this starts over with fresh candles instead of going on with its old cutoff."""
 
 Change = Callable[[Job], None]
-Promote = Callable[[str, int, str], Awaitable[None]]
+Promote = Callable[[str, int, str], Awaitable[str]]
 
 log = get_logger("training")
 
@@ -46,8 +46,8 @@ class Training:
     """At most one train child at a time.
 
     ``serving()`` gives the current checkpoints: name -> the followed coins that it serves; ``updatable()`` those of them that can be
-    updated. ``promote(name, now, run)``
-    makes a checkpoint current. ``changed(job)`` is called after every change of a job, for subscribers.
+    updated. ``promote(name, now, run)`` makes a checkpoint current, and returns why it did not if it may not. ``changed(job)`` is called
+    after every change of a job, for subscribers.
     """
 
     def __init__(
@@ -223,14 +223,14 @@ class Training:
         batch.checkpoint, batch.figures, batch.left_out = report.checkpoint, report.figures, report.left_out
         batch.reason, batch.seconds = report.reason, report.seconds
         if report.promote:
-            await self._promote(report.checkpoint, now, f"{job.kind} {job.id}")
-            batch.promoted = True
+            forbidden = await self._promote(report.checkpoint, now, f"{job.kind} {job.id}")
+            batch.promoted, batch.reason = not forbidden, forbidden or report.reason
         batch.state = "done"
         self.unpromoted.discard(report.checkpoint)
         self._save(job)
         log.info(
-            "batch promoted" if report.promote else "batch not promoted", job=job.id, batch=report.batch, model=report.checkpoint,
-            reason=report.reason, duration=report.seconds,
+            "batch promoted" if batch.promoted else "batch not promoted", job=job.id, batch=report.batch, model=report.checkpoint,
+            reason=batch.reason, duration=report.seconds,
         )  # fmt: skip
 
     @staticmethod
