@@ -79,6 +79,10 @@ class AsyncClient:
         """The first coins by ``score``, ``p_up``, ``volatility`` or ``expected_return`` at a horizon."""
         return await self._list("top", count, by, horizon)
 
+    async def candles(self, symbol: str, hours: int = 72) -> dict[str, Any]:
+        """The last candles of a coin: ``{symbol, timeframe, start, open: [...], high, low, close, volume}``, None where there is none."""
+        return await self._map("candles", symbol, hours)
+
     async def scores(self, symbol: str | None = None, window: str = "30d") -> dict[str, Any]:
         """How the forecasts have done whose outcome became known in the last ``7d``, ``30d`` or ``90d``: of all coins, or of one.
 

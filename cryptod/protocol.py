@@ -71,6 +71,11 @@ class Top(NamedTuple):
     horizon: int = 24
 
 
+class Candles(NamedTuple):
+    symbol: str
+    hours: int = 72
+
+
 class Scores(NamedTuple):
     symbol: str | None = None
     window: str = "30d"
@@ -128,6 +133,9 @@ COMMANDS: Final = {
         Command("get", Get, False, "The forecast of one coin.", "a forecast"),
         Command("get_many", GetMany, False, "The forecasts of several coins, or of all.", "{forecasts: [...], refused: {symbol: error}}"),
         Command("top", Top, False, "The first coins by score, p_up, volatility or expected_return.", "[{symbol, ...}]"),
+        Command(
+            "candles", Candles, False, "The last candles of a coin.", "{symbol, timeframe, start, open: [...], high, low, close, volume}"
+        ),
         Command(
             "scores",
             Scores,

@@ -79,9 +79,32 @@ def _get(session: Session, parameters: tuple[Any, ...]) -> int:
 
 
 def _plot(session: Session, parameters: tuple[Any, ...]) -> int:
-    from ctl.plot import plot
+    from ctl.plot import HISTORY, plot
 
-    return _forecasts(session, parameters[0], lambda reply: plot(reply, session.screen))
+    symbols = parameters[0]
+    if session.options.out is not None:
+        return _picture(session, symbols)
+
+    def draw(reply: Any) -> list[str]:
+        return plot(reply, session.screen, session.client.call("candles", reply["symbol"], HISTORY))
+
+    return _forecasts(session, symbols, draw)
+
+
+def _picture(session: Session, symbols: list[str]) -> int:
+    from pathlib import Path
+
+    from ctl import picture
+
+    path = Path(session.options.out)
+    if path.suffix.lower() not in picture.KINDS:
+        raise Usage(f"--out {path} ends neither in .svg nor in .png", "the ending says what is drawn")
+    if len(symbols) != 1:
+        raise Usage("--out takes one coin", f"{len(symbols)} are named")
+    reply = session.client.call("get", symbols[0])
+    picture.write(path, reply, session.client.call("candles", reply["symbol"], picture.HISTORY))
+    session.show(reply, lambda: [f"{reply['symbol']} is drawn in {path}"])
+    return DONE
 
 
 def _forecasts(session: Session, symbols: list[str], draw: Callable[[Any], list[str]]) -> int:
@@ -131,7 +154,10 @@ VERBS: Final = {
             "get", "get_many", _get, "The forecast of a coin, or of several: the ranges of its price over the next hours.",
             (("--all", {"action": "store_true", "help": "every hour ahead, not only 1, 2, 4, 8, 12 and 24"}),), least=1,
         ),
-        Verb("plot", "get_many", _plot, "The forecast of a coin, drawn.", least=1),
+        Verb(
+            "plot", "get_many", _plot, "The last candles of a coin and its forecast, drawn.",
+            (("--out", {"metavar": "FILE", "help": "a picture instead: FILE.svg, or FILE.png (with Pillow)"}),), least=1,
+        ),
         Verb("top", "top", _top),
         Verb(
             "scores", "scores", _scores,

@@ -7,6 +7,7 @@ exchange: what takes long becomes a job. `get` answers with bytes that were rend
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import struct
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from cryptod.daemon.control import Ready
 from cryptod.daemon.dispatch import NOT_UNDERSTOOD
 from cryptod.daemon.listening import Peer
 from cryptod.daemon.publisher import HEADER
+from cryptod.daemon.recent import MAX_HOURS
 from cryptod.daemon.service import Service
-from cryptod.errors import CryptodError, DataError, RequestError
+from cryptod.errors import CryptodError, DataError, RequestError, StoreError
 from cryptod.market import parse_symbol
 from cryptod.protocol import (
     COMMANDS,
@@ -32,6 +34,7 @@ from cryptod.protocol import (
     TOP_KEYS,
     WINDOWS,
     CacheClear,
+    Candles,
     Get,
     GetMany,
     JobId,
@@ -152,7 +155,19 @@ class Handlers:
             raise RequestError("bad_request", f"horizon is {request.horizon}", hint=f"1 to {publisher.horizons} hours")
         if not publisher.has_all(followed, now):
             await publisher.fill(followed, now)
-        return publisher.top(request.count, request.by, request.horizon, followed, now)
+        rows = publisher.top(request.count, request.by, request.horizon, followed, now)
+        if rows:
+            with contextlib.suppress(StoreError):  # a ranking without them is better than none
+                moves = await self._service.recent.moves(self._service.collection.followed, self._service.collection.collected_to)
+                for row in rows:
+                    row |= moves.get(row["symbol"], {})
+        return rows
+
+    async def candles(self, request: Candles, _: Peer) -> dict[str, Any]:
+        if not 1 <= request.hours <= MAX_HOURS:
+            raise RequestError("bad_request", f"hours is {request.hours}", hint=f"1 to {MAX_HOURS}")
+        symbol = self._service.symbols.find(request.symbol)
+        return await self._service.recent.of(symbol, request.hours, self._service.collection.collected_to)
 
     async def scores(self, request: Scores, _: Peer) -> Ready:
         if request.window not in WINDOWS:

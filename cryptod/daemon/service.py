@@ -31,6 +31,7 @@ from cryptod.daemon.job import Job
 from cryptod.daemon.listening import inherited_sockets, may_change
 from cryptod.daemon.monitor import HOUR_MS, Health, ResourceMeter, Resources
 from cryptod.daemon.publisher import Publisher
+from cryptod.daemon.recent import RecentCandles
 from cryptod.daemon.records import Records
 from cryptod.daemon.scheduler import Periodic, Scheduler
 from cryptod.daemon.scorecards import Scorecards
@@ -179,6 +180,7 @@ class Service:
             self.config, (str(root / "candles"), str(checkpoints)), self.pool, self.records,
             self.publisher.serving, self.publisher.updatable, self._promote, self._job_changed,
         )  # fmt: skip
+        self.recent = RecentCandles(candles)
         self.scorecards = Scorecards(self.pool, self.ledger, root / "serving", self.clock.now)
         self.symbols = SymbolIndex(self.collection.followed, self.collection.left_out)
         self.scheduler = Scheduler(periodic_rows(self.config), self.records.get("last_runs") or {}, born=now)
