@@ -122,6 +122,10 @@ class AsyncClient:
         """Drop cached forecasts, all or of some coins: ``{dropped}``."""
         return await self._map("cache_clear", None if symbols is None else list(symbols))
 
+    async def log_lines(self, limit: int = 50) -> list[dict[str, Any]]:
+        """The last lines of the daemon's log, oldest first: ``{time, level, logger, text, fields}``."""
+        return await self._list("log_lines", limit)
+
     async def models(self) -> dict[str, Any]:
         """``{current, history}``: the models that serve, their figures, and the history to roll back to."""
         return await self._map("models")
@@ -133,7 +137,10 @@ class AsyncClient:
     # ---------------------------------------------------------------------------------------------- events
 
     async def subscribe(self, topics: Sequence[str] | None = None) -> dict[str, Any]:
-        """Receive events of these topics (``forecasts``, ``jobs``, ``conditions``), or of all: ``{topics}``."""
+        """Receive events of these topics, by default of ``forecasts``, ``jobs`` and ``conditions``: ``{topics}``.
+
+        Besides there are ``status`` and ``log``, see `protocol.EVENT_TOPICS`.
+        """
         wanted = None if topics is None else list(topics)
         reply = await self._map("subscribe", wanted)
         self._topics, self._subscribed = wanted, True

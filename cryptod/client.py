@@ -157,6 +157,10 @@ class Client:
         """Drop cached forecasts, all or of some coins: ``{dropped}``."""
         return self._map("cache_clear", None if symbols is None else list(symbols))
 
+    def log_lines(self, limit: int = 50) -> list[dict[str, Any]]:
+        """The last lines of the daemon's log, oldest first: ``{time, level, logger, text, fields}``."""
+        return self._list("log_lines", limit)
+
     def models(self) -> dict[str, Any]:
         """``{current, history}``: the models that serve, their figures, and the history to roll back to."""
         return self._map("models")
@@ -168,7 +172,10 @@ class Client:
     # ---------------------------------------------------------------------------------------------- events
 
     def subscribe(self, topics: Sequence[str] | None = None) -> dict[str, Any]:
-        """Receive events of these topics (``forecasts``, ``jobs``, ``conditions``), or of all: ``{topics}``."""
+        """Receive events of these topics, by default of ``forecasts``, ``jobs`` and ``conditions``: ``{topics}``.
+
+        Besides there are ``status`` and ``log``, see `protocol.EVENT_TOPICS`.
+        """
         reply = self._map("subscribe", None if topics is None else list(topics))
         self._topics = topics
         return reply

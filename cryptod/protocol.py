@@ -50,7 +50,10 @@ WINDOWS: Final = {"7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
 """Periods that forecasts are judged over -> hours."""
 TOP_KEYS: Final = ("score", "p_up", "volatility", "expected_return")
 JOB_KINDS: Final = ("incremental", "full")
-EVENT_TOPICS: Final = ("forecasts", "jobs", "conditions")
+NEWS: Final = ("forecasts", "jobs", "conditions")
+"""Topics of what has happened: those that a subscriber gets who names none."""
+EVENT_TOPICS: Final = (*NEWS, "status", "log")
+"""Besides, every two seconds while anybody listens: ``status``, a snapshot of all of the daemon; ``log``, the lines that it has logged."""
 EVENT: Final = "event"
 """The one notification that the daemon sends: ``[2, "event", [topic, payload]]``."""
 EVENT_LOST: Final = "lost"
@@ -91,6 +94,10 @@ class Train(NamedTuple):
 
 class Jobs(NamedTuple):
     limit: int = 20
+
+
+class LogLines(NamedTuple):
+    limit: int = 50
 
 
 class JobId(NamedTuple):
@@ -169,8 +176,13 @@ COMMANDS: Final = {
             "{current: [...], history: [...]}",
         ),
         Command("models_rollback", Rollback, True, "Go back to the models that served before the last promotion.", "{current: [...]}"),
+        Command("log_lines", LogLines, False, "The last lines of the daemon's log, oldest first.", "[{time, level, logger, text, fields}]"),
         Command(
-            "subscribe", Subscribe, False, "Receive notifications `event` on this connection: forecasts, jobs, conditions.", "{topics}"
+            "subscribe",
+            Subscribe,
+            False,
+            "Receive notifications `event` on this connection: forecasts, jobs, conditions; status and log where they are named.",
+            "{topics}",
         ),
     )
 }

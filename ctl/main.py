@@ -121,6 +121,19 @@ def _forecasts(session: Session, symbols: list[str], draw: Callable[[Any], list[
     return REFUSED if reply["refused"] else DONE
 
 
+def _watch(session: Session, parameters: tuple[Any, ...]) -> int:
+    if session.options.json or not (session.screen.live and sys.stdin.isatty()):
+        raise Usage("watch draws on a terminal", "`cryptoctl status` prints the same, and `--json` makes one document of it")
+    session.client.call("status")  # a daemon that is not there is said at once, and not waited for
+    session.client.close()
+    try:
+        from ctl.watch import watch
+    except ImportError as error:
+        raise CryptodError(f"watch draws with rich, which is not installed ({error})", hint="pip install rich") from None
+    watch(session.client.path)
+    return DONE
+
+
 def _top(session: Session, parameters: tuple[Any, ...]) -> int:
     _, by, horizon = parameters
     reply = session.client.call("top", *parameters)
@@ -159,6 +172,7 @@ VERBS: Final = {
             (("--out", {"metavar": "FILE", "help": "a picture instead: FILE.svg, or FILE.png (with Pillow)"}),), least=1,
         ),
         Verb("top", "top", _top),
+        Verb("watch", "status", _watch, "Everything on the whole screen, live: coins, training, processes, conditions, log."),
         Verb(
             "scores", "scores", _scores,
             options=(
@@ -172,6 +186,7 @@ VERBS: Final = {
             "train", "train", _train,
             options=(("--follow", {"action": "store_true", "help": "stay, show the progress, and exit with 1 if it fails"}),),
         ),
+        Verb("log lines", "log_lines", _page("log_lines", render.log_lines)),
         Verb("jobs", "jobs", _page("jobs", jobs.jobs)),
         Verb("cancel", "cancel", _page("cancel", jobs.cancelled)),
         Verb("schedule", "schedule", _page("schedule", render.schedule)),

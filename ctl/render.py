@@ -398,6 +398,19 @@ def symbols(reply: Map, screen: Screen, now: int) -> list[str]:
     return lines
 
 
+def log_lines(rows: list[Map], screen: Screen, now: int) -> list[str]:
+    """``[{time (the machine's), level, logger, text, fields: {name: text}}]``, oldest first."""
+    lines = []
+    for row in rows:
+        head = f"{stamp(row['time'], zone=False)} {row['level']:<8}"
+        said = f"{row['logger']}: {row['text']}  " + " ".join(f"{name}={value}" for name, value in row["fields"].items())
+        first, *rest = wrap(said, screen.width - len(head) - 1) or [""]
+        paint = {"warning": "yellow", "error": "red", "critical": "red", "debug": "dim"}.get(row["level"], "")
+        lines.append(screen.paint(head, paint) + f" {first}")
+        lines += [" " * (len(head) + 3) + line for line in rest]
+    return lines or ["nothing was logged yet"]
+
+
 def ping(reply: Map, screen: Screen, seconds: float) -> list[str]:
     """``{version, protocol, now, pid}``"""
     return [f"cryptod {reply['version']} (pid {reply['pid']}) answered in {duration(seconds)}"]

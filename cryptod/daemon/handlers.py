@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 import msgpack
 import msgspec
 
-from cryptod import __version__
+from cryptod import __version__, logs
 from cryptod.daemon import account
 from cryptod.daemon.control import Ready
 from cryptod.daemon.dispatch import NOT_UNDERSTOOD
@@ -39,6 +39,7 @@ from cryptod.protocol import (
     GetMany,
     JobId,
     Jobs,
+    LogLines,
     Nothing,
     Rollback,
     Scores,
@@ -216,6 +217,11 @@ class Handlers:
     async def cache_clear(self, request: CacheClear, _: Peer) -> dict[str, Any]:
         symbols = None if request.symbols is None else [self._service.symbols.find(text) for text in request.symbols]
         return {"dropped": await self._service.publisher.clear(symbols)}
+
+    def log_lines(self, request: LogLines, _: Peer) -> list[dict[str, Any]]:
+        if not 1 <= request.limit <= logs.KEPT:
+            raise RequestError("bad_request", f"limit is {request.limit}", hint=f"1 to {logs.KEPT}")
+        return logs.recent(request.limit)
 
     def models(self, _: Nothing, __: Peer) -> dict[str, Any]:
         return self._service.publisher.describe_models()
