@@ -79,6 +79,10 @@ class AsyncClient:
         """The first coins by ``score``, ``p_up``, ``volatility`` or ``expected_return`` at a horizon."""
         return await self._list("top", count, by, horizon)
 
+    async def candles(self, symbol: str, hours: int = 72) -> dict[str, Any]:
+        """The last candles of a coin: ``{symbol, timeframe, start, open: [...], high, low, close, volume}``, None where there is none."""
+        return await self._map("candles", symbol, hours)
+
     async def scores(self, symbol: str | None = None, window: str = "30d") -> dict[str, Any]:
         """How the forecasts have done whose outcome became known in the last ``7d``, ``30d`` or ``90d``: of all coins, or of one.
 
@@ -138,6 +142,10 @@ class AsyncClient:
         """Drop cached forecasts, all or of some coins: ``{dropped}``."""
         return await self._map("cache_clear", None if symbols is None else list(symbols))
 
+    async def log_lines(self, limit: int = 50) -> list[dict[str, Any]]:
+        """The last lines of the daemon's log, oldest first: ``{time, level, logger, text, fields}``."""
+        return await self._list("log_lines", limit)
+
     async def models(self) -> dict[str, Any]:
         """``{current, history}``: the models that serve, their figures, and the history to roll back to."""
         return await self._map("models")
@@ -161,7 +169,10 @@ class AsyncClient:
     # ---------------------------------------------------------------------------------------------- events
 
     async def subscribe(self, topics: Sequence[str] | None = None) -> dict[str, Any]:
-        """Receive events of these topics (``forecasts``, ``jobs``, ``conditions``), or of all: ``{topics}``."""
+        """Receive events of these topics, by default of ``forecasts``, ``jobs`` and ``conditions``: ``{topics}``.
+
+        Besides there are ``status`` and ``log``, see `protocol.EVENT_TOPICS`.
+        """
         wanted = None if topics is None else list(topics)
         reply = await self._map("subscribe", wanted)
         self._topics, self._subscribed = wanted, True

@@ -114,6 +114,10 @@ class Client:
         """The first coins by ``score``, ``p_up``, ``volatility`` or ``expected_return`` at a horizon."""
         return self._list("top", count, by, horizon)
 
+    def candles(self, symbol: str, hours: int = 72) -> dict[str, Any]:
+        """The last candles of a coin: ``{symbol, timeframe, start, open: [...], high, low, close, volume}``, None where there is none."""
+        return self._map("candles", symbol, hours)
+
     def scores(self, symbol: str | None = None, window: str = "30d") -> dict[str, Any]:
         """How the forecasts have done whose outcome became known in the last ``7d``, ``30d`` or ``90d``: of all coins, or of one.
 
@@ -173,6 +177,10 @@ class Client:
         """Drop cached forecasts, all or of some coins: ``{dropped}``."""
         return self._map("cache_clear", None if symbols is None else list(symbols))
 
+    def log_lines(self, limit: int = 50) -> list[dict[str, Any]]:
+        """The last lines of the daemon's log, oldest first: ``{time, level, logger, text, fields}``."""
+        return self._list("log_lines", limit)
+
     def models(self) -> dict[str, Any]:
         """``{current, history}``: the models that serve, their figures, and the history to roll back to."""
         return self._map("models")
@@ -196,7 +204,10 @@ class Client:
     # ---------------------------------------------------------------------------------------------- events
 
     def subscribe(self, topics: Sequence[str] | None = None) -> dict[str, Any]:
-        """Receive events of these topics (``forecasts``, ``jobs``, ``conditions``), or of all: ``{topics}``."""
+        """Receive events of these topics, by default of ``forecasts``, ``jobs`` and ``conditions``: ``{topics}``.
+
+        Besides there are ``status`` and ``log``, see `protocol.EVENT_TOPICS`.
+        """
         reply = self._map("subscribe", None if topics is None else list(topics))
         self._topics = topics
         return reply

@@ -243,11 +243,13 @@ class Outlet:
         self.fields: dict[str, Any] = {}
         self.lost = 0
         self._unsaid = 0
+        self.taken = 0
         self._kept: deque[Line] = deque(maxlen=KEPT)
 
     def take(self, level: str, logger: str, text: str, fields: Mapping[str, Any], trace: str) -> None:
         line = Line(self.now(), level, logger, text, {**self.fields, **fields}, trace)
         self._kept.append(line)
+        self.taken += 1
         if self._unsaid and self._put(
             Line(line.time, "warning", "logs", "lines were lost, there was no room", {"lines": self._unsaid}, "")
         ):
@@ -403,6 +405,11 @@ def recent(count: int = 50) -> list[dict[str, Any]]:
         }
         for line in _outlet.recent(count)
     ]
+
+
+def taken() -> int:
+    """Lines since the start: what came since an earlier figure is ``recent(taken() - earlier)``, as far as it is kept."""
+    return _outlet.taken
 
 
 def lost() -> int:

@@ -51,7 +51,10 @@ WINDOWS: Final = {"7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
 TOP_KEYS: Final = ("score", "p_up", "volatility", "expected_return")
 JOB_KINDS: Final = ("incremental", "full")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-EVENT_TOPICS: Final = ("forecasts", "jobs", "conditions")
+NEWS: Final = ("forecasts", "jobs", "conditions")
+"""Topics of what has happened: those that a subscriber gets who names none."""
+EVENT_TOPICS: Final = (*NEWS, "status", "log")
+"""Besides, every two seconds while anybody listens: ``status``, a snapshot of all of the daemon; ``log``, the lines that it has logged."""
 EVENT: Final = "event"
 """The one notification that the daemon sends: ``[2, "event", [topic, payload]]``."""
 EVENT_LOST: Final = "lost"
@@ -70,6 +73,11 @@ class Top(NamedTuple):
     count: int = 20  # type: ignore[assignment]  # hides tuple.count, which nobody asks of a request
     by: str = "score"
     horizon: int = 24
+
+
+class Candles(NamedTuple):
+    symbol: str
+    hours: int = 72
 
 
 class Scores(NamedTuple):
@@ -99,6 +107,10 @@ class Train(NamedTuple):
 
 class Jobs(NamedTuple):
     limit: int = 20
+
+
+class LogLines(NamedTuple):
+    limit: int = 50
 
 
 class JobId(NamedTuple):
@@ -141,6 +153,9 @@ COMMANDS: Final = {
         Command("get", Get, False, "The forecast of one coin.", "a forecast"),
         Command("get_many", GetMany, False, "The forecasts of several coins, or of all.", "{forecasts: [...], refused: {symbol: error}}"),
         Command("top", Top, False, "The first coins by score, p_up, volatility or expected_return.", "[{symbol, ...}]"),
+        Command(
+            "candles", Candles, False, "The last candles of a coin.", "{symbol, timeframe, start, open: [...], high, low, close, volume}"
+        ),
         Command(
             "scores",
             Scores,
@@ -201,13 +216,18 @@ COMMANDS: Final = {
             "{current: [...], history: [...]}",
         ),
         Command("models_rollback", Rollback, True, "Go back to the models that served before the last promotion.", "{current: [...]}"),
+        Command("log_lines", LogLines, False, "The last lines of the daemon's log, oldest first.", "[{time, level, logger, text, fields}]"),
         Command(
             "models_pin", Nothing, True, "Let the models that serve now serve until they are unpinned: nothing is promoted.", "as models"
         ),
         Command("models_unpin", Nothing, True, "Let the gate promote again what is better, from the next training on.", "as models"),
         Command("log_level", Level, True, "Log from this level on, until the next start or reload.", "{level, was}"),
         Command(
-            "subscribe", Subscribe, False, "Receive notifications `event` on this connection: forecasts, jobs, conditions.", "{topics}"
+            "subscribe",
+            Subscribe,
+            False,
+            "Receive notifications `event` on this connection: forecasts, jobs, conditions; status and log where they are named.",
+            "{topics}",
         ),
     )
 }

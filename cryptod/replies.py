@@ -14,6 +14,16 @@ from typing import Any, Final, NamedTuple
 from cryptod.errors import CryptodError, RequestError
 
 
+class Coverage(NamedTuple):
+    """Shares of a coin's outcomes, at all horizons, that lay inside its 50, 80 and 95 % intervals; older ones count less."""
+
+    outcomes: float
+    """How many it rests on."""
+    inside_50: float
+    inside_80: float
+    inside_95: float
+
+
 class Forecast(NamedTuple):
     """The forecast of one coin for each of the next hours. Immutable.
 
@@ -56,6 +66,8 @@ class Forecast(NamedTuple):
     stale: bool
     """Whether a newer one should exist by now; ``reason`` says why it does not."""
     reason: str | None
+    coverage: Coverage | None = None
+    """How the coin's intervals have held lately; None while too few outcomes are known."""
 
     def quantile(self, horizon: int, level: float) -> float:
         """Quantile of the cumulative log return ``horizon`` candles ahead; between two levels, the straight line.
@@ -106,7 +118,7 @@ class Event(NamedTuple):
 
 _CLOSE: Final = 1e-9
 """Two levels nearer than this are the same one: (1 - 0.9) / 2 is not 0.05 in binary."""
-_values: Final = itemgetter(*Forecast._fields)
+_values: Final = itemgetter(*Forecast._fields[:-1])
 
 
 def read_forecast(reply: dict[str, Any]) -> Forecast:
@@ -121,7 +133,13 @@ def read_forecast(reply: dict[str, Any]) -> Forecast:
     return Forecast(
         symbol, cutoff, issued, expires, model, close, tuple(horizons), tuple(levels), tuple(map(tuple, quantiles)),
         tuple(map(tuple, prices)), tuple(p_up), tuple(volatility), tuple(expected), score, strangeness, tuple(flags), age, stale, reason,
+        read_coverage(reply.get("coverage")),
     )  # fmt: skip
+
+
+def read_coverage(held: dict[str, float] | None) -> Coverage | None:
+    """The coverage in a forecast's map."""
+    return None if held is None else Coverage(held["outcomes"], held["50"], held["80"], held["95"])
 
 
 def read_forecasts(reply: dict[str, Any], into: Forecasts) -> Forecasts:

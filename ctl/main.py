@@ -79,9 +79,32 @@ def _get(session: Session, parameters: tuple[Any, ...]) -> int:
 
 
 def _plot(session: Session, parameters: tuple[Any, ...]) -> int:
-    from ctl.plot import plot
+    from ctl.plot import HISTORY, plot
 
-    return _forecasts(session, parameters[0], lambda reply: plot(reply, session.screen))
+    symbols = parameters[0]
+    if session.options.out is not None:
+        return _picture(session, symbols)
+
+    def draw(reply: Any) -> list[str]:
+        return plot(reply, session.screen, session.client.call("candles", reply["symbol"], HISTORY))
+
+    return _forecasts(session, symbols, draw)
+
+
+def _picture(session: Session, symbols: list[str]) -> int:
+    from pathlib import Path
+
+    from ctl import picture
+
+    path = Path(session.options.out)
+    if path.suffix.lower() not in picture.KINDS:
+        raise Usage(f"--out {path} ends neither in .svg nor in .png", "the ending says what is drawn")
+    if len(symbols) != 1:
+        raise Usage("--out takes one coin", f"{len(symbols)} are named")
+    reply = session.client.call("get", symbols[0])
+    picture.write(path, reply, session.client.call("candles", reply["symbol"], picture.HISTORY))
+    session.show(reply, lambda: [f"{reply['symbol']} is drawn in {path}"])
+    return DONE
 
 
 def _forecasts(session: Session, symbols: list[str], draw: Callable[[Any], list[str]]) -> int:
@@ -96,6 +119,19 @@ def _forecasts(session: Session, symbols: list[str], draw: Callable[[Any], list[
     for error in reply["refused"].values():
         session.say(f"{error['message']} ({error['hint']})" if error.get("hint") else error["message"])
     return REFUSED if reply["refused"] else DONE
+
+
+def _watch(session: Session, parameters: tuple[Any, ...]) -> int:
+    if session.options.json or not (session.screen.live and sys.stdin.isatty()):
+        raise Usage("watch draws on a terminal", "`cryptoctl status` prints the same, and `--json` makes one document of it")
+    session.client.call("status")  # a daemon that is not there is said at once, and not waited for
+    session.client.close()
+    try:
+        from ctl.watch import watch
+    except ImportError as error:
+        raise CryptodError(f"watch draws with rich, which is not installed ({error})", hint="pip install rich") from None
+    watch(session.client.path)
+    return DONE
 
 
 def _top(session: Session, parameters: tuple[Any, ...]) -> int:
@@ -143,8 +179,12 @@ VERBS: Final = {
             "get", "get_many", _get, "The forecast of a coin, or of several: the ranges of its price over the next hours.",
             (("--all", {"action": "store_true", "help": "every hour ahead, not only 1, 2, 4, 8, 12 and 24"}),), least=1,
         ),
-        Verb("plot", "get_many", _plot, "The forecast of a coin, drawn.", least=1),
+        Verb(
+            "plot", "get_many", _plot, "The last candles of a coin and its forecast, drawn.",
+            (("--out", {"metavar": "FILE", "help": "a picture instead: FILE.svg, or FILE.png (with Pillow)"}),), least=1,
+        ),
         Verb("top", "top", _top),
+        Verb("watch", "status", _watch, "Everything on the whole screen, live: coins, training, processes, conditions, log."),
         Verb(
             "scores", "scores", _scores,
             options=(
@@ -163,6 +203,7 @@ VERBS: Final = {
             "train", "train", _train,
             options=(("--follow", {"action": "store_true", "help": "stay, show the progress, and exit with 1 if it fails"}),),
         ),
+        Verb("log lines", "log_lines", _page("log_lines", render.log_lines)),
         Verb("jobs", "jobs", _page("jobs", jobs.jobs)),
         Verb("cancel", "cancel", _page("cancel", jobs.cancelled)),
         Verb("schedule", "schedule", _page("schedule", render.schedule)),

@@ -16,6 +16,8 @@ Map = dict[str, Any]
 HORIZONS = (1, 2, 4, 8, 12, 24)
 FAN = (0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.975)
 """The levels that bound 95, 80 and 50 % of the outcomes, and the median."""
+WIDE = 100
+"""Columns from which on `top` also shows the last day."""
 SEVERITY_PAINT = {"ok": "green", "warning": "yellow", "error": "red"}
 
 
@@ -185,7 +187,7 @@ def forecast(reply: Map, screen: Screen, *, all_horizons: bool = False) -> list[
 
     ``{symbol, cutoff, issued, expires, model, close, horizons [H], levels [L], quantiles [H][L] (cumulative log return),
     prices [H][L], p_up [H], volatility [H] (of the log return), expected_return [H], score, strangeness,
-    flags: [str], age, stale, reason: str | nil}``
+    flags: [str], age, stale, reason: str | nil, coverage: {50, 80, 95: share inside, outcomes} | nil}``
     """
     now = int(reply["issued"] + 1000 * reply["age"])
     quote = reply["symbol"].partition("/")[2]
@@ -210,7 +212,15 @@ def forecast(reply: Map, screen: Screen, *, all_horizons: bool = False) -> list[
     expiry = "expired" if reply["expires"] <= now else "expires"
     figures = f"score {reply['score']:+.3f}, strangeness {reply['strangeness']:.2f}"
     facts = f"Model {reply['model']}, {figures}, {expiry} {ago(reply['expires'], now)}{flags}"
-    return lines + wrap(facts, screen.width)
+    return lines + wrap(facts, screen.width) + wrap(_coverage(reply.get("coverage"), reply["symbol"]), screen.width)
+
+
+def _coverage(coverage: Map | None, symbol: str) -> str:
+    """How the coin's intervals have held lately."""
+    if coverage is None:
+        return f"How the forecasts of {symbol} have held is known after a day of them."
+    held = ", ".join(f"{level} % held {percent(coverage[level])}" for level in ("50", "80", "95"))
+    return f"Lately, of {symbol}: {held} of {number(coverage['outcomes'])} outcomes, all hours ahead."
 
 
 def _brackets(screen: Screen, heads: list[str], rows: list[list[Any]], gap: int) -> list[str]:
@@ -230,10 +240,11 @@ def _widths(heads: list[str], rows: list[list[Any]]) -> list[int]:
 
 
 def top(rows: list[Map], screen: Screen, now: int, *, by: str, horizon: int) -> list[str]:
-    """``[{symbol, close, cutoff, horizon, score, p_up, volatility, expected_return, path [H], stale: bool}]``, best first.
+    """``[{symbol, close, cutoff, horizon, score, p_up, volatility, expected_return, path [H], stale: bool, change_1h, change_24h,
+    recent [closes]}]``, best first.
 
     ``p_up``, ``volatility`` and ``expected_return`` are those at ``horizon``; ``path`` is the expected cumulative log return
-    at each horizon, for the sparkline.
+    at each horizon, for the sparkline. ``recent``, the closes of the last day, is shown where the screen is wide enough.
     """
     if not rows:
         return ["no forecasts yet"]
@@ -255,7 +266,15 @@ def top(rows: list[Map], screen: Screen, now: int, *, by: str, horizon: int) -> 
         cells = [(text, "bold" if key == by else paint if key == "expected_return" else "") for text, key in zip(figures, keys)]
         path = (spark(row["path"], 8, span), paint)
         table.append([str(i), row["symbol"] + (" *" if row["stale"] else ""), price(row["close"]), *cells, path])
-    lines += screen.table(table, "><>>>>><", heads)
+    align = "><>>>>><"
+    if screen.width >= WIDE:
+        heads[3:3] = ["24 h", "Last day"]
+        for cells, row in zip(table, rows):
+            change = row.get("change_24h")
+            paint = "green" if (change or 0.0) > 0 else "red"
+            cells[3:3] = [(percent(change, 2, sign=True), paint), (spark(row.get("recent") or [], 12), paint)]
+        align = "><>><>>>><"
+    lines += screen.table(table, align, heads)
     quotes = sorted({row["symbol"].partition("/")[2] for row in rows})
     lines += ["", f"Close in {' or '.join(quotes)}; Path: the expected return over {len(rows[0]['path'])} h, all coins on one scale."]
     return [*lines, "* stale: `cryptoctl get` says why."] if any(row["stale"] for row in rows) else lines
@@ -401,6 +420,19 @@ def amended(reply: Map, screen: Screen, now: int) -> list[str]:
 def log_level(reply: Map, screen: Screen, now: int) -> list[str]:
     """``{level, was}``"""
     return [f"the daemon logs from {reply['level']} on (it was {reply['was']}), until its next start or reload"]
+
+
+def log_lines(rows: list[Map], screen: Screen, now: int) -> list[str]:
+    """``[{time (the machine's), level, logger, text, fields: {name: text}}]``, oldest first."""
+    lines = []
+    for row in rows:
+        head = f"{stamp(row['time'], zone=False)} {row['level']:<8}"
+        said = f"{row['logger']}: {row['text']}  " + " ".join(f"{name}={value}" for name, value in row["fields"].items())
+        first, *rest = wrap(said, screen.width - len(head) - 1) or [""]
+        paint = {"warning": "yellow", "error": "red", "critical": "red", "debug": "dim"}.get(row["level"], "")
+        lines.append(screen.paint(head, paint) + f" {first}")
+        lines += [" " * (len(head) + 3) + line for line in rest]
+    return lines or ["nothing was logged yet"]
 
 
 def ping(reply: Map, screen: Screen, seconds: float) -> list[str]:

@@ -21,16 +21,27 @@ def forecast(symbol: str = "BTC/USDT", close: float = 27_123.45, **changes: Any)
         "horizons": list(hours), "levels": LEVELS, "quantiles": fan, "prices": [[close * math.exp(q) for q in row] for row in fan],
         "p_up": [0.5 + 0.026 * math.sqrt(h) for h in hours], "volatility": [0.006 * math.sqrt(h) for h in hours],
         "expected_return": [0.0004 * h for h in hours], "score": 0.33, "strangeness": 0.41, "flags": [], "age": 840.0, "stale": False,
-        "reason": None,
+        "reason": None, "coverage": {"50": 0.493, "80": 0.801, "95": 0.948, "outcomes": 5_040.0},
     }  # fmt: skip
     return {**made, **changes}
+
+
+def candles(symbol: str = "BTC/USDT", close: float = 27_123.45, hours: int = 24) -> Map:
+    """Candles up to 12:00 that rise and fall by turns and end at the forecast's close; the third hour had no trade."""
+    ends = [close * (1 + (0.004 if i % 2 else 0.0)) for i in range(hours - 1, -1, -1)]
+    opens = [close, *ends[:-1]]
+    rows: list[list[float | None]] = [[a, 1.002 * max(a, b), 0.998 * min(a, b), b, 10.0] for a, b in zip(opens, ends)]
+    rows[2] = [None] * 5
+    columns = zip(("open", "high", "low", "close", "volume"), zip(*rows))
+    return {"symbol": symbol, "timeframe": "1h", "start": CLOSED - hours * 3_600_000, **{name: list(column) for name, column in columns}}
 
 
 def top_row(symbol: str, close: float, **changes: Any) -> Map:
     path = [0.0004 * h for h in range(1, 25)]
     made: Map = {
         "symbol": symbol, "close": close, "cutoff": CLOSED, "horizon": 24, "score": 0.33, "p_up": 0.627, "volatility": 0.0294,
-        "expected_return": 0.0096, "path": path, "stale": False,
+        "expected_return": 0.0096, "path": path, "stale": False, "change_1h": 0.004, "change_24h": -0.0213,
+        "recent": [close * (1 + 0.001 * (24 - h)) for h in range(25)],
     }  # fmt: skip
     return {**made, **changes}
 

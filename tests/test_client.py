@@ -35,7 +35,7 @@ def forecast_map(symbol: str = "BTC/USDT") -> dict[str, Any]:
         "horizons": list(range(1, 25)), "levels": list(LEVELS), "quantiles": quantiles,
         "prices": [[100 * exp(q) for q in row] for row in quantiles], "p_up": [0.5] * 24, "volatility": [0.01] * 24,
         "expected_return": [0.0] * 24, "score": 0.25, "strangeness": 0.5, "flags": ["short_history"], "age": 1.5,
-        "stale": False, "reason": None,
+        "stale": False, "reason": None, "coverage": {"50": 0.49, "80": 0.8, "95": 0.95, "outcomes": 504.0},
         "of_a_later_version": 1,
     }  # fmt: skip
 
@@ -124,7 +124,10 @@ def test_a_forecast_has_the_wires_values_and_cannot_be_changed(daemon: Daemon) -
     with Client(daemon.path) as client:
         forecast = client.get("BTC/USDT")
     wire = forecast_map()
-    for name in Forecast._fields:
+    assert forecast.coverage == (504.0, 0.49, 0.8, 0.95)
+    assert forecast.coverage is not None
+    assert forecast.coverage.inside_80 == 0.8
+    for name in Forecast._fields[:-1]:
         value = getattr(forecast, name)
         assert (list(map(list, value)) if name in ("quantiles", "prices") else list(value) if isinstance(value, tuple) else value) == wire[
             name

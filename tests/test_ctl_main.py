@@ -26,7 +26,7 @@ from cryptod.errors import RequestError
 from cryptod.protocol import COMMANDS
 from ctl import main as ctl
 from tests.outcomes import NO_SCORES, scorecard
-from tests.replies import CACHE, CONDITION, MODELS, NOW, RUNNING, SCHEDULE, STATUS, SYMBOLS, batch, forecast, job, top_row
+from tests.replies import CACHE, CONDITION, MODELS, NOW, RUNNING, SCHEDULE, STATUS, SYMBOLS, batch, candles, forecast, job, top_row
 
 SCORES = scorecard(hours=200, coins=4)
 CLOSED = job(12, state="done", batches=[batch(i) for i in (1, 2, 3, 4)], peak_rss=310_000_000)
@@ -74,6 +74,7 @@ class Daemon:
             "get": lambda r: self._forecast(r.symbol),
             "get_many": self._get_many,
             "top": lambda r: [top_row("BTC/USDT", 27_123.45), top_row("ETH/USDT", 1_870.1)][: r.count],
+            "candles": lambda r: candles(r.symbol, 1_870.1 if r.symbol.startswith("ETH") else 27_123.45, r.hours),
             "scores": lambda r: SCORES if r.symbol is None else {**NO_SCORES, "symbol": r.symbol},
             "symbols": lambda r: SYMBOLS,
             "schedule": lambda r: SCHEDULE,
@@ -179,7 +180,7 @@ def test_every_verb_shows_a_page_and_with_json_one_document(daemon: Daemon, line
 
 def test_every_command_of_the_protocol_has_a_verb() -> None:
     served = {verb.command for verb in ctl.VERBS.values()}
-    assert set(COMMANDS) - served == {"get", "subscribe"}  # `get` asks get or get_many; `train --follow` subscribes
+    assert set(COMMANDS) - served == {"get", "candles", "subscribe"}  # asked by `get`, `plot`, `train --follow`
 
 
 def test_the_parameters_of_every_verb_are_those_of_the_protocol(daemon: Daemon) -> None:
@@ -357,6 +358,18 @@ def test_a_locale_without_the_characters_gets_the_text_all_the_same(daemon: Daem
     found = run(daemon.path, "plot", "BTC", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     assert (found.returncode, found.stderr) == (0, "")
     assert "29,009 97.5 %" in found.stdout
+
+
+def test_a_plot_is_drawn_into_a_file_of_the_kind_that_its_name_says(daemon: Daemon, tmp_path: Path) -> None:
+    path = tmp_path / "btc.svg"
+    found = run(daemon.path, "plot", "btc", "--out", str(path))
+    assert (found.returncode, found.stdout) == (0, f"BTC/USDT is drawn in {path}\n")
+    assert path.read_text().startswith("<svg")
+    refused = run(daemon.path, "plot", "btc", "--out", str(tmp_path / "btc.gif"))
+    assert (refused.returncode, "neither in .svg nor in .png" in refused.stderr) == (2, True)
+    assert run(daemon.path, "plot", "btc", "eth", "--out", str(path)).returncode == 2
+    lost = run(daemon.path, "plot", "btc", "--out", str(tmp_path / "no" / "btc.svg"))
+    assert (lost.returncode, "cannot be written" in lost.stderr) == (1, True)
 
 
 def on_terminal(path: Path, *arguments: str, **more: str) -> str:

@@ -101,6 +101,7 @@ def status(service: Service) -> dict[str, Any]:
         "memory": {
             "pss_total": resources.pss_total, "pss_daemon": resources.pss_daemon, "pss_children": resources.pss_children,
             "peak_total": service.peak_pss, "limit": resources.memory_limit, "processes": resources.processes,
+            "family": [process._asdict() for process in resources.family],
         },
         "cpu": {"percent": resources.cpu_percent},
         "disk": {"path": str(service.state), "used": resources.disk_used, "free": resources.disk_free},

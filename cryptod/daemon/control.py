@@ -147,6 +147,10 @@ class ControlServer:
 
     # ---------------------------------------------------------------------------------------------- events
 
+    def listens(self, topic: str) -> bool:
+        """Whether anybody has subscribed to ``topic``: what costs something is made for listeners only."""
+        return any(topic in connection.peer.topics for connection in self.connections)
+
     def notify(self, topic: str, payload: bytes) -> int:
         """Send an event (``payload``: MessagePack) to those who subscribed to ``topic``; to how many it was sent."""
         listeners = [connection for connection in self.connections if topic in connection.peer.topics]

@@ -7,6 +7,7 @@ exchange: what takes long becomes a job. `get` answers with bytes that were rend
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import struct
 from collections.abc import Callable
@@ -21,9 +22,10 @@ from cryptod.daemon.control import Ready
 from cryptod.daemon.dispatch import NOT_UNDERSTOOD
 from cryptod.daemon.listening import Peer
 from cryptod.daemon.publisher import HEADER
+from cryptod.daemon.recent import MAX_HOURS
 from cryptod.daemon.service import Service
 from cryptod.daemon.symbols import spelt_out
-from cryptod.errors import CryptodError, DataError, RequestError
+from cryptod.errors import CryptodError, DataError, RequestError, StoreError
 from cryptod.market import parse_symbol
 from cryptod.protocol import (
     COMMANDS,
@@ -34,12 +36,14 @@ from cryptod.protocol import (
     TOP_KEYS,
     WINDOWS,
     CacheClear,
+    Candles,
     Coin,
     Get,
     GetMany,
     JobId,
     Jobs,
     Level,
+    LogLines,
     Nothing,
     Periodic,
     Rollback,
@@ -159,7 +163,19 @@ class Handlers:
             raise RequestError("bad_request", f"horizon is {request.horizon}", hint=f"1 to {publisher.horizons} hours")
         if not publisher.has_all(followed, now):
             await publisher.fill(followed, now)
-        return publisher.top(request.count, request.by, request.horizon, followed, now)
+        rows = publisher.top(request.count, request.by, request.horizon, followed, now)
+        if rows:
+            with contextlib.suppress(StoreError):  # a ranking without them is better than none
+                moves = await self._service.recent.moves(self._service.collection.followed, self._service.collection.collected_to)
+                for row in rows:
+                    row |= moves.get(row["symbol"], {})
+        return rows
+
+    async def candles(self, request: Candles, _: Peer) -> dict[str, Any]:
+        if not 1 <= request.hours <= MAX_HOURS:
+            raise RequestError("bad_request", f"hours is {request.hours}", hint=f"1 to {MAX_HOURS}")
+        symbol = self._service.symbols.find(request.symbol)
+        return await self._service.recent.of(symbol, request.hours, self._service.collection.collected_to)
 
     async def scores(self, request: Scores, _: Peer) -> Ready:
         if request.window not in WINDOWS:
@@ -208,6 +224,11 @@ class Handlers:
     async def cache_clear(self, request: CacheClear, _: Peer) -> dict[str, Any]:
         symbols = None if request.symbols is None else [self._service.symbols.find(text) for text in request.symbols]
         return {"dropped": await self._service.publisher.clear(symbols)}
+
+    def log_lines(self, request: LogLines, _: Peer) -> list[dict[str, Any]]:
+        if not 1 <= request.limit <= logs.KEPT:
+            raise RequestError("bad_request", f"limit is {request.limit}", hint=f"1 to {logs.KEPT}")
+        return logs.recent(request.limit)
 
     def models(self, _: Nothing, __: Peer) -> dict[str, Any]:
         return self._service.publisher.describe_models()

@@ -22,6 +22,15 @@ HOUR_MS: Final = 3_600_000
 MIB: Final = 1024 * 1024
 
 
+class Process(NamedTuple):
+    """One of the daemon's processes. ``cpu``: percent of one core since the reading before."""
+
+    pid: int
+    name: str
+    pss: int
+    cpu: float
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """One reading. Memory is the proportional set size (PSS) in bytes: shared pages are counted once over all processes."""
@@ -35,6 +44,8 @@ class Resources:
     disk_total: int = 0
     memory_limit: int = 0
     descriptors: int = 0
+    family: tuple[Process, ...] = ()
+    """Each of the processes: the daemon first."""
 
     @property
     def pss_total(self) -> int:
@@ -76,7 +87,7 @@ class ResourceMeter:
         self._state = state
         self._own = psutil.Process()
         self._gone = psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError
-        self._cpu: dict[int, float] = {}
+        self._children: dict[int, psutil.Process] = {}
         self._limit = cgroup_limit()
         self._own.cpu_percent()
 
@@ -86,18 +97,31 @@ class ResourceMeter:
             children = self._own.children(recursive=True)
         except self._gone:
             children = []
+        # The same objects as before: each knows how much its process had run then.
+        self._children = {child.pid: known if (known := self._children.get(child.pid)) == child else child for child in children}
+        own = Process(self._own.pid, "cryptod", self._pss(self._own), self._own.cpu_percent())
+        others = [self._look(child) for child in self._children.values()]
         usage = shutil.disk_usage(self._state)
         return Resources(
-            pss_daemon=self._pss(self._own),
-            pss_children=sum(self._pss(child) for child in children),
+            pss_daemon=own.pss,
+            pss_children=sum(child.pss for child in others if child is not None),
             processes=1 + len(children),
-            cpu_percent=self._own.cpu_percent(),
+            cpu_percent=own.cpu,
+            family=(own, *(child for child in others if child is not None)),
             disk_used=disk_used(self._state),
             disk_free=usage.free,
             disk_total=usage.total,
             memory_limit=self._limit,
             descriptors=self._own.num_fds(),
         )
+
+    def _look(self, child: psutil.Process) -> Process | None:
+        """A child's row; None if it is gone. The forkserver and its helper keep the interpreter's name."""
+        try:
+            name = child.name()
+            return Process(child.pid, name if name.startswith("cryptod-") else "forkserver", self._pss(child), child.cpu_percent())
+        except self._gone:
+            return None
 
     def _pss(self, process: psutil.Process) -> int:
         try:

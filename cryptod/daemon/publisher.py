@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any, Final, TypeVar
 
@@ -48,8 +48,11 @@ def _pair(key: str, value: Any, packer: msgpack.Packer = _PACKER) -> bytes:
     return packed
 
 
-def render(forecasts: Forecasts, i: int, issued: int, horizons: int) -> bytes:
-    """Coin ``i`` of the forecasts as key/value pairs of the wire's map; what changes with time is added when it is asked for (`HEADER`)."""
+def render(forecasts: Forecasts, i: int, issued: int, horizons: int, coverage: Mapping[str, float] | None) -> bytes:
+    """Coin ``i`` of the forecasts as key/value pairs of the wire's map; what changes with time is added when it is asked for (`HEADER`).
+
+    ``coverage``: how the coin's forecasts have held lately, see `daemon.coverage`.
+    """
     close = float(forecasts.close[i])
     quantiles = forecasts.quantiles[i, :horizons]
     return b"".join(
@@ -69,11 +72,12 @@ def render(forecasts: Forecasts, i: int, issued: int, horizons: int) -> bytes:
             _pair("score", float(forecasts.score[i])),
             _pair("strangeness", float(forecasts.strangeness[i])),
             _pair("flags", list(forecasts.flags[i])),
+            _pair("coverage", coverage),
         )
     )
 
 
-HEADER: Final = b"\xde" + (15 + 4).to_bytes(2, "big")
+HEADER: Final = b"\xde" + (16 + 4).to_bytes(2, "big")
 """Opens the map of a forecast: its rendered pairs, and the four that are added at the moment of the answer. Who changes the pairs raises
 `cryptod.store.forecasts.VERSION`: bodies that were kept by an older daemon have others."""
 
@@ -322,7 +326,8 @@ class Publisher:
         return [
             Entry(
                 symbol=symbol, cutoff=int(forecasts.cutoffs[i]), issued=issued, expires=expires, model=forecasts.models[i],
-                body=render(forecasts, i, issued, self.horizons), close=float(forecasts.close[i]), score=float(forecasts.score[i]),
+                body=render(forecasts, i, issued, self.horizons, self._scoring.coverage.of(symbol)), close=float(forecasts.close[i]),
+                score=float(forecasts.score[i]),
                 p_up=forecasts.p_up[i], volatility=forecasts.volatility[i], expected_return=forecasts.expected_return[i],
             )
             for i, symbol in enumerate(forecasts.symbols)

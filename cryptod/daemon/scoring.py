@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
+from cryptod.daemon.coverage import LiveCoverage
 from cryptod.daemon.driftwatch import DriftWatch
 from cryptod.daemon.records import Records
 from cryptod.forecast.learning import Learning, Spoken, mature
@@ -53,7 +54,7 @@ class Scoring:
 
     def __init__(self, ledger: Ledger, records: Records, candles: Candles) -> None:
         self._ledger, self._records, self._candles = ledger, records, candles
-        self.drift = DriftWatch(records)
+        self.drift, self.coverage = DriftWatch(records), LiveCoverage(records)
         self._recent: dict[tuple[int, int], Spoken] = {}
         saved: dict[str, Any] = records.get(_RECORD) or {}
         self.learning, self._learned_to = Learning(), int(saved.get("to", 0))
@@ -83,8 +84,10 @@ class Scoring:
                 matured = mature(symbols, close, ago)
                 self.learning.learn(matured)
                 self.drift.mature(now, matured.issued, matured.outcomes)
+                self.coverage.mature(symbols, matured.issued, matured.outcomes)
         self._learned_to = cutoff
         self.drift.keep()
+        self.coverage.keep()
         self._records.set(_RECORD, {"to": cutoff, "state": _packed(self.learning.export())})
 
     def _spoken(self, start: int, end: int) -> list[tuple[int, Spoken]]:

@@ -31,6 +31,7 @@ from cryptod.daemon.job import Job
 from cryptod.daemon.listening import inherited_sockets, may_change
 from cryptod.daemon.monitor import HOUR_MS, Health, ResourceMeter, Resources
 from cryptod.daemon.publisher import Publisher
+from cryptod.daemon.recent import RecentCandles
 from cryptod.daemon.records import Records
 from cryptod.daemon.scheduler import Periodic, Scheduler
 from cryptod.daemon.scorecards import Scorecards
@@ -116,6 +117,8 @@ class Service:
         self.resources = Resources()
         self._meter: ResourceMeter | None = None
         self.peak_pss = 0
+        self._told = 0
+        """Log lines that listeners have been told of."""
         self.steps = StepWatch()
         self.store_error = self.damaged_store = ""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
@@ -179,6 +182,7 @@ class Service:
             self.config, (str(root / "candles"), str(checkpoints)), self.pool, self.records,
             self.publisher.serving, self.publisher.updatable, self._promote, self._job_changed,
         )  # fmt: skip
+        self.recent = RecentCandles(candles)
         self.scorecards = Scorecards(self.pool, self.ledger, root / "serving", self.clock.now)
         self.index()
         last_runs, paused = self.records.get("last_runs") or {}, self.records.get("paused") or ()
@@ -395,6 +399,7 @@ class Service:
         house = schedule.Scheduler()
         house.every(10).seconds.do(self._start_chore, "resources", self._read_resources)
         house.every(2).seconds.do(self._start_chore, "conditions", self._judge)
+        house.every(2).seconds.do(self._start_chore, "telling", self._tell)
         house.every(self._tidied(600.0)).seconds.do(self._start_chore, "expiry", self._expire)
         house.every(self._tidied(3600.0)).seconds.do(self._start_chore, "pruning", self._prune)
         return house
@@ -427,6 +432,15 @@ class Service:
             say(f"condition {what}: {finding['text']}", condition=finding["name"], remedy=finding["remedy"])
             self._notify("conditions", {"what": what, **finding})
         self.watchdog.status(account.summary(self))
+
+    async def _tell(self) -> None:
+        """The snapshot and the log's news, while anybody listens."""
+        if self.control.listens("status"):
+            await self._read_resources()
+            self._notify("status", account.status(self) | {"serving": self.publisher.describe_models()})
+        told, self._told = self._told, logs.taken()
+        if self._told > told and self.control.listens("log"):
+            self._notify("log", {"lines": logs.recent(self._told - told)})
 
     def _refresh_is_waiting(self) -> bool:
         """Whether forecasts could not be published: their next attempt says whether the store can be written again."""

@@ -19,7 +19,7 @@ from cryptod.store.environment import Environment, Transaction
 from cryptod.store.record import framed, opened
 
 DATABASES: Final = ("forecasts",)
-VERSION: Final = 2
+VERSION: Final = 3
 GRACE_MS: Final = 48 * 3_600_000
 """How long an expired entry is kept."""
 SKEW_MS: Final = 60_000

@@ -23,8 +23,8 @@ import msgspec
 import numpy as np
 import psutil
 
-from cryptod.clock import parse_clock
 from cryptod.client import Client
+from cryptod.clock import parse_clock
 from cryptod.daemon.publisher import GRACE_MS
 from cryptod.errors import CryptodError
 from cryptod.market import CANDLE, HOUR, MAX_HORIZON
@@ -117,7 +117,14 @@ class Life:
 
 @contextmanager
 def lived(
-    folder: Path, exchange: SimulatedExchange, coins: int, faults: Iterable[Fault] = (), *, clients: int = 3, every: float = 1.0, **settings: Any
+    folder: Path,
+    exchange: SimulatedExchange,
+    coins: int,
+    faults: Iterable[Fault] = (),
+    *,
+    clients: int = 3,
+    every: float = 1.0,
+    **settings: Any,
 ) -> Iterator[tuple[Daemon, Life, Callable[[Callable[[Client], bool], str, float], None]]]:
     """A daemon on an exchange that runs, with clients that read. ``watch(until, what, seconds)`` samples every ``every`` seconds until
     ``until(client)``. At the end of the context the daemon is stopped, and what it left is read and compared with the truth.
@@ -301,7 +308,9 @@ def _look_back(state: Path, life: Life) -> None:
         empty = np.empty((0, 0, 0), np.float32)
         for issue in book.read(0, 1 << 62):
             life.issues.append(
-                Issue(issue.issued, issue.cutoff, issue.symbols, issue.models, issue.close, empty, empty, empty, issue.flags, None, issue.seq)
+                Issue(
+                    issue.issued, issue.cutoff, issue.symbols, issue.models, issue.close, empty, empty, empty, issue.flags, None, issue.seq
+                )
             )
         life.unscored = book.unscored(0, 1 << 62)
         open_keys = set(life.unscored)

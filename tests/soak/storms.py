@@ -1,6 +1,6 @@
 """`make storms`: a month in which the exchange does everything wrong: each fault alone, then two days of silence, then all of them mixed.
 
-    python -m tests.soak.storms --days 30 --coins 12 --speed 900
+python -m tests.soak.storms --days 30 --coins 12 --speed 900
 """
 
 from __future__ import annotations

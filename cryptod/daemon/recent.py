@@ -1,0 +1,54 @@
+"""The recent candles as clients want them: one coin's, to be drawn; and how far each coin has moved, to stand beside its forecast.
+
+Reads the candle store in a thread, and remembers one answer: the moves up to the newest close, which change once an hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from cryptod.daemon.scoring import Candles, last_closes
+from cryptod.market import HOUR, Float64
+
+MAX_HOURS: Final = 31 * 24
+DAY: Final = 24
+
+
+class RecentCandles:
+    """``candles(symbols, start, cutoff)`` reads a panel."""
+
+    def __init__(self, candles: Candles) -> None:
+        self._candles = candles
+        self._moves: tuple[tuple[int, frozenset[str]], dict[str, Float64]] = ((0, frozenset()), {})
+
+    async def of(self, symbol: str, hours: int, cutoff: int) -> dict[str, Any]:
+        """``{symbol, timeframe, start, open, high, low, close, volume}``: lists, a row for each hour from ``start`` (UTC ms, an open time)
+        on; nil where there was no trade or the hour is not known.
+        """
+        panel = await asyncio.to_thread(self._candles, (symbol,), cutoff - hours * HOUR.ms, cutoff)
+        columns = zip(("open", "high", "low", "close", "volume"), panel.values[:, 0].T)
+        named = {name: [float(value) if np.isfinite(value) else None for value in column] for name, column in columns}
+        return {"symbol": symbol, "timeframe": "1h", "start": panel.start, **named}
+
+    async def moves(self, symbols: Sequence[str], cutoff: int) -> dict[str, dict[str, Any]]:
+        """symbol -> ``{change_1h, change_24h (shares of the price then), recent (the closes of the last day, oldest first)}``.
+
+        A figure is nil where a price is not known. Raises `StoreError` where the candles cannot be read.
+        """
+        asked = cutoff, frozenset(symbols)
+        if self._moves[0] != asked:
+            panel = await asyncio.to_thread(self._candles, tuple(symbols), cutoff - (DAY + 1) * HOUR.ms, cutoff)
+            self._moves = asked, dict(zip(panel.symbols, last_closes(panel).T))
+        return {symbol: _moved(closes) for symbol, closes in self._moves[1].items()}
+
+
+def _moved(closes: Float64) -> dict[str, Any]:
+    def change(ago: int) -> float | None:
+        share = float(closes[-1] / closes[-1 - ago] - 1.0)
+        return share if np.isfinite(share) else None
+
+    return {"change_1h": change(1), "change_24h": change(DAY), "recent": [float(close) for close in closes if np.isfinite(close)]}
