@@ -13,6 +13,10 @@ SYSCONFDIR ?= /etc
 SYSTEMDUNITDIR ?= /usr/lib/systemd/system
 SYSUSERSDIR ?= /usr/lib/sysusers.d
 TMPFILESDIR ?= /usr/lib/tmpfiles.d
+MANDIR ?= $(PREFIX)/share/man
+bashdir ?= $(PREFIX)/share/bash-completion/completions
+zshdir ?= $(PREFIX)/share/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
+fishdir ?= $(PREFIX)/share/fish/vendor_completions.d
 # The system's own Python: the service's user cannot look into a home folder, where others often lie.
 INSTALL_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
 
@@ -28,11 +32,11 @@ suitable = @$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	$(1) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "$(1) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-.PHONY: help demo test lint run bench chaos install uninstall clean $(BENCHES)
+.PHONY: help demo test lint run bench soak chaos install uninstall deb test-deb clean $(BENCHES)
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv/.made: pyproject.toml constraints.txt
 	$(call suitable,$(PYTHON),PYTHON)
@@ -81,6 +85,10 @@ chaos: .venv/.made ## A thousand kills (KILLS=... SEED=...) of the daemon and it
 # The environment is built beside the one in use and takes its place at the end: an installation that fails leaves the old one
 # working. Scripts are told their final place, which DESTDIR is no part of.
 NEW = $(DESTDIR)$(OPTDIR).new
+# A quarter of what pip brings is of no use to a service: pip itself, tests, what C++ programs are compiled with, and where it was built.
+UNUSED = -path '*/site-packages/pip' -o -path '*/site-packages/pip-*' -o -type d -name tests -o -path '*/torch/test' \
+	-o -path '*/torch/include' -o -path '*/torch/share' -o -path '*/torch/bin/*' ! -name torch_shm_manager \
+	-o -name direct_url.json
 install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, user, configuration (DESTDIR= for packagers)
 	$(call suitable,$(INSTALL_PYTHON),INSTALL_PYTHON)
 	@case "$$($(INSTALL_PYTHON) -c 'import sys; print(sys.base_prefix)')" in /root*|/home*) \
@@ -88,9 +96,12 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 	umask 022; set -e; \
 	rm -rf "$(NEW)" build; \
 	$(INSTALL_PYTHON) -m venv "$(NEW)"; \
-	"$(NEW)/bin/python" -m pip $(INSTALL_TORCH); \
-	"$(NEW)/bin/python" -m pip install -c constraints.txt '.[daemon]'; \
+	"$(NEW)/bin/python" -I -m pip $(INSTALL_TORCH); \
+	"$(NEW)/bin/python" -I -m pip install -c constraints.txt '.[daemon]'; \
 	find "$(NEW)/bin" -type f ! -name cryptod ! -name cryptoctl -delete; \
+	find "$(NEW)/lib" -depth \( $(UNUSED) \) -exec rm -rf {} +; \
+	"$(NEW)/bin/python" -EB packaging/pages/manual.py "$(DESTDIR)$(MANDIR)"; \
+	"$(NEW)/bin/python" -EB packaging/pages/completion.py $(foreach shell,bash zsh fish,$(shell) "$(DESTDIR)$($(shell)dir)"); \
 	sed -i '1s|.*|#!$(OPTDIR)/bin/python|' "$(NEW)/bin/cryptod" "$(NEW)/bin/cryptoctl"; \
 	sed -i '/^command = /d' "$(NEW)/pyvenv.cfg"; \
 	rm -rf "$(DESTDIR)$(OPTDIR)"; mv "$(NEW)" "$(DESTDIR)$(OPTDIR)"; \
@@ -107,12 +118,25 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 		systemd-sysusers cryptod.conf && systemd-tmpfiles --create cryptod.conf && systemctl daemon-reload \
 		&& echo "installed; start it with: systemctl enable --now cryptod"; fi
 
+# A Debian package of it, from a tree of its own; installing it needs neither an index nor a compiler.
+DEB_VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' cryptod/__init__.py)-1
+deb: ## A Debian package in dist/: sudo apt install ./dist/cryptod_*.deb
+	rm -rf dist/stage
+	$(MAKE) --no-print-directory install DESTDIR="$(CURDIR)/dist/stage" PREFIX=/usr
+	sh packaging/debian/build dist/stage "$(DEB_VERSION)" dist
+
+test-deb: .venv/.made ## Build that package, check it with lintian, and install, upgrade and purge it on a machine of its own (root)
+	$(BIN)/pytest tests/systemd/package.py $(PYTEST_ARGS)
+
 uninstall: ## As root: take out what install put in; state and configuration only with PURGE=1
 	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl disable --now cryptod.service cryptod.socket || true; fi
 	rm -rf "$(DESTDIR)$(OPTDIR)" "$(NEW)"
 	rm -f "$(DESTDIR)$(PREFIX)/bin/cryptod" "$(DESTDIR)$(PREFIX)/bin/cryptoctl" \
 		"$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod.service" "$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod.socket" \
-		"$(DESTDIR)$(SYSUSERSDIR)/cryptod.conf" "$(DESTDIR)$(TMPFILESDIR)/cryptod.conf"
+		"$(DESTDIR)$(SYSUSERSDIR)/cryptod.conf" "$(DESTDIR)$(TMPFILESDIR)/cryptod.conf" \
+		$(foreach page,man8/cryptod.8 man1/cryptoctl.1 man5/cryptod.toml.5,"$(DESTDIR)$(MANDIR)/$(page).gz") \
+		$(foreach command,cryptod cryptoctl,"$(DESTDIR)$(bashdir)/$(command)" "$(DESTDIR)$(zshdir)/_$(command)" \
+		"$(DESTDIR)$(fishdir)/$(command).fish")
 ifeq ($(PURGE),1)
 	rm -rf "$(DESTDIR)$(SYSCONFDIR)/cryptod" "$(DESTDIR)/var/lib/cryptod" "$(DESTDIR)/run/cryptod"
 	@if [ -z "$(DESTDIR)" ] && id cryptod >/dev/null 2>&1; then userdel cryptod; fi

@@ -22,10 +22,11 @@ SWITCH_S: Final = 0.00005
 """Seconds after which a thread that computes lets the one go on that answers: it may have to wait so three times for one request."""
 
 
-def _parser(verb: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cryptod", description="Calibrated crypto price forecasts, always fresh, on a small machine.")
-    parser.add_argument("--version", action="version", version=f"cryptod {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+def parser(verb: str) -> argparse.ArgumentParser:
+    """The command line; what only ``verb`` takes is there for that verb alone, because it has to be imported."""
+    made = argparse.ArgumentParser(prog="cryptod", description="Calibrated crypto price forecasts, always fresh, on a small machine.")
+    made.add_argument("--version", action="version", version=f"cryptod {__version__}")
+    verbs = made.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     run = verbs.add_parser("run", help="run the daemon in the foreground (systemd does this)")
     run.add_argument("--config", type=Path, metavar="PATH", help="configuration file (default: /etc/cryptod/cryptod.toml)")
@@ -50,7 +51,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         from cryptod.backtest import command as backtest_command
 
         backtest_command.add_arguments(backtest)
-    return parser
+    return made
 
 
 def _config_path(arguments: argparse.Namespace) -> Path | None:
@@ -100,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    parsed = _parser(given[0] if given else "").parse_args(given)
+    parsed = parser(given[0] if given else "").parse_args(given)
     try:
         code: int = parsed.call(parsed)
     except ConfigError as error:

@@ -141,6 +141,13 @@ def _top(session: Session, parameters: tuple[Any, ...]) -> int:
     return DONE
 
 
+def _symbols(session: Session, parameters: tuple[Any, ...]) -> int:
+    reply = session.client.call("symbols")
+    names = [coin["symbol"] for coin in reply["followed"]]
+    session.show(reply, lambda: names if session.options.names else render.symbols(reply, session.screen, session.now()))
+    return DONE
+
+
 def _scores(session: Session, parameters: tuple[Any, ...]) -> int:
     from ctl.scores import scores
 
@@ -193,7 +200,10 @@ VERBS: Final = {
             ),
             timeout=300.0,
         ),
-        Verb("symbols", "symbols", _page("symbols", render.symbols)),
+        Verb(
+            "symbols", "symbols", _symbols,
+            options=(("--names", {"action": "store_true", "help": "only the names of the coins that are followed, one a line"}),),
+        ),
         Verb(
             "symbols add", "symbols_add", _add,
             options=(("--follow", {"action": "store_true", "help": "stay until it is forecast, and exit with 1 if it cannot be"}),),

@@ -1,4 +1,4 @@
-"""A daemon that is left alone: lived through at speed beside a simulated exchange, read by clients all the while, and measured from outside.
+"""A daemon that is left alone: lived through at speed beside a simulated exchange, read by clients throughout, measured from outside.
 
 Knows the house, the client, the stores' files and the market's truth. Judges nothing but single answers: what may be asked of a whole
 month stands in `month` and `storms`, what of a day in ``tests/integration/test_soak.py``.

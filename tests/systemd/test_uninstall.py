@@ -18,6 +18,12 @@ PROGRAM = (
     "/usr/lib/systemd/system/cryptod.socket",
     "/usr/lib/sysusers.d/cryptod.conf",
     "/usr/lib/tmpfiles.d/cryptod.conf",
+    "/usr/local/share/man/man8/cryptod.8.gz",
+    "/usr/local/share/man/man1/cryptoctl.1.gz",
+    "/usr/local/share/man/man5/cryptod.toml.5.gz",
+    "/usr/local/share/bash-completion/completions/cryptoctl",
+    "/usr/local/share/zsh/site-functions/_cryptoctl",
+    "/usr/local/share/fish/vendor_completions.d/cryptoctl.fish",
 )
 
 
