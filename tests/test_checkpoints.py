@@ -270,6 +270,15 @@ def test_promoting_what_serves_already_changes_nothing(root: Path, store: Checkp
     assert store.promote(["a"], HOUR).generation == store.promote(["a"], 2 * HOUR).generation == store.promote([], HOUR).generation == 1
 
 
+def test_a_promotion_does_not_read_again_what_serves_already(root: Path, store: CheckpointStore) -> None:
+    write(root, "a"), write(root, "b", SIDE)
+    store.promote(["a"], HOUR)
+    flip(root / "a" / WEIGHTS, -1)
+    current = store.promote(["b"], 2 * HOUR)
+    assert (current.names, current.refused) == (("a", "b"), {})
+    assert set(store.load_current().refused) == {"a"}
+
+
 def test_a_checkpoint_without_coins_is_not_promoted(root: Path, store: CheckpointStore) -> None:
     write_checkpoint(root, "a", {"x": np.ones(1)}, {})
     with pytest.raises(CheckpointError, match="does not say which coins"):

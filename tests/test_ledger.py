@@ -234,6 +234,13 @@ def test_reading_takes_a_range_of_cutoffs_and_some_coins(ledger: Ledger) -> None
     assert list(ledger.read(START, START)) == list(ledger.read(-5, -1)) == list(ledger.read(0, 1 << 60, [])) == []
 
 
+def test_the_coins_of_an_issue_are_known_without_its_figures(ledger: Ledger) -> None:
+    issue = make()
+    seq = ledger.append(issue)
+    assert ledger.coins(issue.cutoff, seq) == issue.symbols
+    assert ledger.coins(issue.cutoff, seq + 1) == ()
+
+
 def test_issues_of_one_cutoff_do_not_replace_each_other(ledger: Ledger) -> None:
     for seed in range(3):
         ledger.append(make(0, seed=seed))

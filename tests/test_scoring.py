@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cryptod.daemon import scoring as module
 from cryptod.daemon.records import Records
 from cryptod.daemon.scoring import Scoring, last_closes
 from cryptod.forecast.model import SOURCES
@@ -130,6 +131,15 @@ def test_a_restart_goes_on_where_the_calibration_was(house: House) -> None:
     before = factors(again).copy()
     again.mature(START + 89 * HOUR.ms)
     assert np.array_equal(factors(again), before)
+
+
+def test_issues_that_memory_has_no_room_for_teach_the_same(tmp_path: Path, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.live(30, 40, width=0.5)
+    monkeypatch.setattr(module, "REMEMBERED", 3)  # one issue of two coins, and not a second one
+    other = House(tmp_path / "other", house.market)
+    other.live(30, 40, width=0.5)
+    assert np.array_equal(factors(other.scoring), factors(house.scoring))
+    other.close()
 
 
 def test_hours_that_passed_while_nobody_looked_are_made_up_for_in_order(tmp_path: Path, house: House) -> None:

@@ -8,7 +8,7 @@ has to be remembered across a restart but what was learned and how far it has co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -27,8 +27,8 @@ CATCH_UP_HOURS: Final = 72
 """After a longer pause learning goes on from the latest outcomes: older ones say little about today."""
 LATE_HOURS: Final = 6
 """How long an issue that has matured waits for a coin's late candles, before what is missing counts as never known."""
-REMEMBERED_COINS: Final = 400
-"""Issues of so many coins are kept in memory for the day in which they mature, 120 kB a coin; larger ones are read again each hour."""
+REMEMBERED: Final = 10_000
+"""Forecasts that are kept in memory for the day in which they mature, 5 kB each: a day's of 400 coins; others are read again each hour."""
 _RECORD: Final = "learning"
 
 log = get_logger("scoring")
@@ -72,16 +72,17 @@ class Scoring:
 
     def _learn(self, first: int, cutoff: int) -> None:
         """Learn hour by hour; each forecast counts once at each horizon: the first that was issued for its cutoff."""
-        spoken: dict[int, list[Spoken]] = {}
-        for at, issue in self._spoken(first - MAX_HORIZON * HOUR.ms, cutoff):
-            spoken.setdefault(at, []).append(issue)
-        symbols = tuple(sorted({symbol for group in spoken.values() for issue in group for symbol in issue.symbols}))
+        keys = self._ledger.keys(first - MAX_HORIZON * HOUR.ms, cutoff)
+        self._recent = {key: self._recent[key] for key in keys if key in self._recent}
+        symbols = tuple(sorted({symbol for key in keys for symbol in self._coins(key)}))
         if symbols:
+            at: dict[int, list[tuple[int, int]]] = {}
+            for key in keys:
+                at.setdefault(key[0], []).append(key)
             closes = last_closes(self._candles(symbols, first - (MAX_HORIZON + 1) * HOUR.ms, cutoff))
             for now in range(first, cutoff + 1, HOUR.ms):
                 close = closes[len(closes) - 1 - (cutoff - now) // HOUR.ms]
-                ago = [spoken.get(now - h * HOUR.ms, []) for h in range(1, MAX_HORIZON + 1)]
-                matured = mature(symbols, close, ago)
+                matured = mature(symbols, close, [self._spoken(at.get(now - h * HOUR.ms, ())) for h in range(1, MAX_HORIZON + 1)])
                 self.learning.learn(matured)
                 self.drift.mature(now, matured.issued, matured.outcomes)
                 self.coverage.mature(symbols, matured.issued, matured.outcomes)
@@ -90,16 +91,19 @@ class Scoring:
         self.coverage.keep()
         self._records.set(_RECORD, {"to": cutoff, "state": _packed(self.learning.export())})
 
-    def _spoken(self, start: int, end: int) -> list[tuple[int, Spoken]]:
-        """What was issued at cutoffs in [start, end), in order, each with its cutoff; read from the ledger once where memory allows."""
-        found, kept = [], {}
-        for key in self._ledger.keys(start, end):
+    def _spoken(self, keys: Iterable[tuple[int, int]]) -> Iterator[Spoken]:
+        """The issues, one by one; they are kept until they have matured as far as memory allows."""
+        for key in keys:
             if (one := self._one(key)) is not None:
-                if len(one.symbols) <= REMEMBERED_COINS:
-                    kept[key] = one
-                found.append((key[0], one))
-        self._recent = kept
-        return found
+                room = REMEMBERED - sum(len(other.symbols) for other in self._recent.values())
+                if key not in self._recent and len(one.symbols) <= room:
+                    self._recent[key] = one
+                yield one
+
+    def _coins(self, key: tuple[int, int]) -> tuple[str, ...]:
+        """Whom an issue is about."""
+        known = self._recent.get(key)
+        return self._ledger.coins(*key) if known is None else known.symbols
 
     def _one(self, key: tuple[int, int]) -> Spoken | None:
         """An issue out of memory, or else out of the ledger; None where it cannot be read."""

@@ -6,7 +6,7 @@ the same order, so that one shows what the other does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +46,11 @@ class Matured:
     combined: Bool
 
 
-def mature(symbols: tuple[str, ...], close: Float64, spoken: Sequence[Sequence[Spoken]]) -> Matured:
-    """Pair the prices that are known now, ``close`` [N], with what was said: ``spoken[h - 1]`` was issued h hours ago.
+def mature(symbols: tuple[str, ...], close: Float64, spoken: Sequence[Iterable[Spoken]]) -> Matured:
+    """Pair the prices that are known now, ``close`` [N], with what was said: ``spoken[h - 1]`` was issued h hours ago, in this order.
 
-    Where more than one issue of an hour names a coin the first one counts: it was made before anything else was known.
+    Where more than one issue of an hour names a coin the first one counts: it was made before anything else was known. Each is looked at
+    once and let go: of thousands of coins a day's issues would not fit into memory together.
     """
     shape = (len(symbols), MAX_HORIZON, len(QUANTILE_LEVELS))
     issued = np.full(shape, np.nan, np.float32)
@@ -58,10 +59,13 @@ def mature(symbols: tuple[str, ...], close: Float64, spoken: Sequence[Sequence[S
     combined = np.zeros(shape[:2], bool)
     place = {symbol: row for row, symbol in enumerate(symbols)}
     for column, issues in enumerate(spoken):
-        for issue in reversed(issues):  # the first one last: it is the one that stays
+        taken = np.zeros(len(symbols) + 1, bool)
+        taken[-1] = True  # of coins that are not asked for
+        for issue in issues:
             rows = np.array([place.get(symbol, -1) for symbol in issue.symbols], np.int64)
-            here = np.flatnonzero(rows >= 0)
+            here = np.flatnonzero(~taken[rows])
             rows = rows[here]
+            taken[rows] = True
             issued[rows, column] = issue.issued[here, column]
             outcomes[rows, column] = np.log(close[rows] / issue.close[here])
             combined[rows, column] = issue.combined[here]

@@ -204,10 +204,13 @@ class CheckpointStore:
 
     def __init__(self, root: Path, keep: int = 3) -> None:
         self.root, self.keep = root, keep
+        self._sound: dict[str, Checkpoint] = {}
+        """What serves, as it was read and checked when it began to: a batch's promotion must not read those of all the others anew."""
 
     def load_current(self) -> Current:
         """What serves, read from disk and checked; the head of this file says what stands in for damage."""
-        return self._load(*self._manifest())
+        self._sound = {}
+        return self._serves(self._load(*self._manifest()))
 
     def promote(self, add: Sequence[str], now: int, *, run: str = "", followed: Collection[str] | None = None) -> Current:
         """Let the checkpoints ``add`` (oldest first) serve their coins from ``now`` on, in one atomic step.
@@ -217,7 +220,7 @@ class CheckpointStore:
         error, and then nothing changes; one that serves already is left where it is.
         """
         manifest, refused = self._manifest()
-        before = self._load(manifest, refused)
+        before = self._serves(self._load(manifest, refused))
         new = [load_checkpoint(self.root, name) for name in dict.fromkeys(add) if name not in before.names]
         if not new:
             return before
@@ -237,7 +240,7 @@ class CheckpointStore:
         if amends:
             with contextlib.suppress(OSError):  # it only takes up room
                 self._path(manifest.generation).unlink()
-        return Current(after.generation, now, serving)
+        return self._serves(Current(after.generation, now, serving))
 
     def rollback(self, steps: int, now: int) -> Current:
         """Let serve again what served ``steps`` generations ago. Raises also `NothingToRollBackTo`."""
@@ -259,7 +262,7 @@ class CheckpointStore:
         if not current.checkpoints:
             raise CheckpointError(f"no checkpoint of generation {target.generation} is sound", hint="go back further, or train")
         self._publish(restored)
-        return current
+        return self._serves(current)
 
     def history(self) -> list[dict[str, Any]]:
         """The generations kept, newest first.
@@ -348,7 +351,7 @@ class CheckpointStore:
             if name not in manifest.names and wanted.isdisjoint(symbols):
                 continue
             try:
-                sound.append(load_checkpoint(self.root, name))
+                sound.append(self._sound.get(name) or load_checkpoint(self.root, name))
             except CheckpointError as error:
                 refused[name] = str(error)
                 wanted |= set(symbols) - covered
@@ -356,6 +359,10 @@ class CheckpointStore:
                 covered |= set(symbols)
                 wanted -= covered
         return Current(manifest.generation, manifest.promoted_at, tuple(reversed(sound)), refused)
+
+    def _serves(self, current: Current) -> Current:
+        self._sound = {checkpoint.name: checkpoint for checkpoint in current.checkpoints}
+        return current
 
     def _publish(self, manifest: Manifest) -> None:
         folder, data = self.root / MANIFESTS, manifest.sealed()

@@ -152,6 +152,10 @@ class Ledger:
     def get(self, cutoff: int, seq: int) -> Issue | None:
         return self._get("issues", cutoff, seq, _issue)
 
+    def coins(self, cutoff: int, seq: int) -> tuple[str, ...]:
+        """The coins of an issue, without its figures; none where it cannot be read."""
+        return self._get("issues", cutoff, seq, lambda key, record: tuple(header(record, key)["symbols"])) or ()
+
     def last(self) -> Issue | None:
         """The issue with the latest cutoff that can be read."""
         before: bytes | None = None
