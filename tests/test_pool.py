@@ -100,6 +100,35 @@ async def test_a_child_is_small_harmless_and_knows_nothing_of_systemd_or_of_the_
     assert "MALLOC_ARENA_MAX" not in os.environ
 
 
+async def test_a_child_started_ahead_imports_its_work_and_is_given_the_order(pool: Pool, tmp_path: Path) -> None:
+    told = tmp_path / "imported"
+    with _environment(RUNNERS_IMPORTED=str(told)):
+        await pool.prepare("train", threads=1)
+    (ready,) = pool.children
+    assert ready.job is None
+    while not (told.exists() and told.read_text()):  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0.01)
+    assert told.read_text() == str(ready.pid)
+    _, heard = await carry_out(pool, train("facts"))
+    assert isinstance(heard[0], Progress)
+    assert f"pid={ready.pid}" in heard[0].text.splitlines()
+
+
+async def test_a_child_started_ahead_that_dies_is_replaced(pool: Pool) -> None:
+    await pool.prepare("train", threads=1)
+    (ready,) = pool.children
+    os.kill(ready.pid, signal.SIGKILL)
+    final, _ = await carry_out(pool, train("done"))
+    assert isinstance(final, Finished)
+
+
+async def test_a_child_started_ahead_makes_room_for_an_order_of_another_kind(pool: Pool) -> None:
+    await pool.prepare("train", threads=1)
+    (ready,) = pool.children
+    await carry_out(pool, collect("done"))
+    assert gone(ready.pid)
+
+
 async def test_reports_arrive_in_order_and_may_be_long(pool: Pool) -> None:
     final, heard = await carry_out(pool, train("long"))
     assert [type(report) for report in heard] == [Progress, Finished]

@@ -113,6 +113,8 @@ class Service:
         self._lanes: dict[str, asyncio.Task[None]] = {}
         self._pregenerate = self._catch_up = False
         self._refresh_retry_at = 0.0
+        self._prepared_for = 0
+        """The job for which a child was started while candles came in; torch takes longer to import than an hour's candles to come."""
         self.health = Health()
         self.resources = Resources()
         self._meter: ResourceMeter | None = None
@@ -249,6 +251,9 @@ class Service:
         job = training.queue.next()
         if job is not None and self._candles_are_in(job, now):
             self._start("train", self._train(job))
+        elif job is not None and collection.running and self._prepared_for != job.id:
+            self._prepared_for = job.id
+            self._start("train", self.pool.prepare("train", self.config.worker.threads))
         if self._pregenerate or self._refresh_is_due():
             self._start("refresh", self._refresh(now))
 

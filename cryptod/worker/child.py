@@ -38,13 +38,17 @@ _NO_MEMORY: Final = ("can't allocate memory", "can't start new thread", "std::ba
 
 
 class Settings(NamedTuple):
-    """Plain values for one child. ``module``: the runner; ``memory_mb``: cap on its data (RLIMIT_DATA), 0 for none."""
+    """Plain values for one child. ``module``: the runner; ``memory_mb``: cap on its data (RLIMIT_DATA), 0 for none.
+
+    ``eager``: import the runner before there is an order, with so many threads (0: one for each core); None to wait for the order.
+    """
 
     kind: str
     module: str
     nice: int
     memory_mb: int
     log_level: str
+    eager: int | None = None
 
 
 def main(wire: socket.socket, settings: Settings) -> None:
@@ -56,6 +60,9 @@ def main(wire: socket.socket, settings: Settings) -> None:
     encode = msgspec.msgpack.Encoder().encode
     decode = msgspec.msgpack.Decoder(Order).decode
     wire.setblocking(True)
+    if settings.eager is not None:
+        _limit_threads(settings.eager)
+        importlib.import_module(settings.module)
 
     def report(message: Report) -> None:
         data = encode(message)

@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from typing import Final, NamedTuple
 
@@ -28,6 +29,8 @@ from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Finished,
 KINDS: Final[dict[type[Order], str]] = {CollectOrder: "collect", TrainOrder: "train", ScoreOrder: "score"}
 LINGER: Final = {"collect": 10.0, "train": 0.0, "score": 0.0}
 """Seconds a child waits for another order: importing ccxt costs more than an hour's candles, torch too much memory to stay."""
+READY_S: Final = 60.0
+"""Seconds that a child which was started ahead of its order waits for it."""
 TERM_GRACE: Final = 1.0
 EXIT_GRACE: Final = 2.0
 FORKSERVER_GONE: Final = 255
@@ -91,17 +94,31 @@ class Pool:
         if self.stopping:
             raise WorkerError("the daemon is stopping")
         kind = KINDS[type(order)]
-        if (idle := self._idle.pop(kind, None)) is not None:
+        idle = self._idle.pop(kind, None)
+        room = [other.end(gently=True) for other in self._idle.values()]  # what waits for an order of another kind makes room
+        if idle is not None:
             try:
                 return await self._give(idle, order, on_report, deadline_s, silence_s)
             except _Deaf:
                 pass  # it ended while the order was on its way: another one is started
-        for other in tuple(self._idle.values()):  # what waits for an order of another kind makes room
-            await asyncio.shield(other.end(gently=True))
+        for ended in room:
+            await asyncio.shield(ended)
         try:
             return await self._give(await self._start(kind), order, on_report, deadline_s, silence_s)
         except _Deaf as error:
             raise WorkerError(error.message, hint=error.hint) from None
+
+    async def prepare(self, kind: str, threads: int) -> None:
+        """Start a child ahead of its order, which is still waiting for something, and have it import what it needs meanwhile.
+
+        `run` gives it the order, or ends it where the order is of another kind; without one it ends after `READY_S`. It costs nothing
+        if that fails: `run` starts another. Must not overlap with a `run` of the same kind.
+        """
+        if self.stopping or kind in self._idle:
+            return
+        with suppress(WorkerError):
+            child = self._idle[kind] = await self._start(kind, eager=threads)
+            asyncio.get_running_loop().call_later(READY_S, self._retire, child, child.beat)
 
     def cancel(self, job: int) -> None:
         """End the child that works on this job; its `run` raises."""
@@ -117,9 +134,9 @@ class Pool:
         await asyncio.gather(*(child.end() for child in tuple(self._all)))
         await forkserver.stop()
 
-    async def _start(self, kind: str) -> _Child:
+    async def _start(self, kind: str, eager: int | None = None) -> _Child:
         here, there = socket.socketpair()
-        settings = Settings(kind, self._runners[kind], self.nice, self.memory_mb, logs.level())
+        settings = Settings(kind, self._runners[kind], self.nice, self.memory_mb, logs.level(), eager)
         try:
             process = await forkserver.start(child_side.main, there, settings, name=f"cryptod-{kind}")
             here.setblocking(False)
