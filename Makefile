@@ -32,7 +32,7 @@ suitable = @$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	$(1) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "$(1) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-.PHONY: help demo test lint run bench soak chaos install uninstall deb test-deb clean $(BENCHES)
+.PHONY: help demo test lint run bench figures soak chaos install uninstall deb test-deb clean $(BENCHES)
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -75,7 +75,10 @@ bench: .venv/.made-bench ## The figures of the README, measured here: all of the
 	@for bench in $(BENCHES); do $(MAKE) --no-print-directory "$$bench" || exit 1; done
 
 $(BENCHES): bench-%: .venv/.made-bench
-	@echo "== $*"; exec $(BIN)/python -m tests.bench.bench_$*
+	@mkdir -p .bench; echo "== $*"; BENCH_FILE=.bench/$*.json exec $(BIN)/python -m tests.bench.bench_$*
+
+figures: .venv/.made ## Write what the last benches found into README.md and docs/performance.md
+	@exec $(BIN)/python -m tests.bench.performance
 
 KILLS ?= 1000
 SEED ?= 1

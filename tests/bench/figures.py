@@ -63,7 +63,7 @@ def beside(name: str, value: float, unit: str, target: float | None, better: Lit
 
 
 def report(figures: Iterable[Figure]) -> None:
-    """Print the table and, as the last line, the JSON object."""
+    """Print the table and, as the last line, the JSON object; keep both it and the machine in the file that ``BENCH_FILE`` names."""
     figures = list(figures)
     wide = max(len(figure.name) for figure in figures)
     print(f"\n{machine()}\n")
@@ -75,7 +75,10 @@ def report(figures: Iterable[Figure]) -> None:
         verdict = {None: "", True: "met", False: "NOT MET"}[figure.met]
         measured = f"{_short(figure.value):,} {figure.unit}"
         print(f"{figure.name:<{wide}}  {measured:>16}  {peer:>10}  {ratio:>7}  {target:>9}  {verdict}".rstrip())
-    print(json.dumps({figure.name: figure.described() for figure in figures}), flush=True)
+    found = {figure.name: figure.described() for figure in figures}
+    if file := os.environ.get("BENCH_FILE"):
+        Path(file).write_text(json.dumps({"machine": machine(), "figures": found}, indent=1) + "\n")
+    print(json.dumps(found), flush=True)
 
 
 def machine() -> str:
@@ -120,18 +123,22 @@ def ratio_of(found: Mapping[str, list[float]], one: str, other: str, round_: int
 
 
 @contextmanager
-def house(coins: int = 100, *, speed: float = 1.0, trained: bool = True, after: Daemon | None = None, **settings: Any) -> Iterator[Daemon]:
+def house(
+    coins: int = 100, *, speed: float = 1.0, trained: bool = True, after: Daemon | None = None, ahead: int = 0,
+    within: tuple[str, ...] = (), **settings: Any,
+) -> Iterator[Daemon]:  # fmt: skip
     """`cryptod run` against `cryptod simulate`, each a process; with ``trained`` all coins have a model and a forecast.
 
     The state directory and the settings are the `Daemon`'s own, so it can be stopped and started again inside (``daemon.stop()``,
     ``daemon.start().ready()``). ``after`` such a daemon, which must be stopped, another one goes on from its state and its time, at
-    another ``speed`` of the clock. ``settings`` are environment variables: ``CRYPTOD_TRAIN_EPOCHS=5``.
+    another ``speed`` of the clock and ``ahead`` by so many milliseconds.
+    ``within``: the command that starts the daemon's. ``settings`` are environment variables: ``CRYPTOD_TRAIN_EPOCHS=5``.
     """
     for package in ("cryptod", "ctl"):
         compileall.compile_dir(ROOT / package, quiet=1)  # as pip does with what it installs: a start is not to pay for it
     given = {"CRYPTOD_UNIVERSE_SIZE": coins, "CRYPTOD_TRAIN_BATCH_SIZE": 25, "CRYPTOD_TRAIN_MONTHS_BACK": 6} | settings
-    market = SimulatedExchange("--coins", str(coins), "--seed", "7", speed=speed, start=after.exchange.now() if after else START)
-    with short_folder() as folder, market, Daemon(folder, market, state=after.state if after else None, **given) as daemon:
+    market = SimulatedExchange("--coins", str(coins), "--seed", "7", speed=speed, start=ahead + (after.exchange.now() if after else START))
+    with short_folder() as folder, market, Daemon(folder, market, state=after.state if after else None, within=within, **given) as daemon:
         if trained:
             daemon.wait_for(
                 lambda client: client.status()["training"]["last_full"] and client.cache_stats()["entries"] >= coins,

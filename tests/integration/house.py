@@ -147,10 +147,16 @@ class NotifySocket:
 
 
 class Daemon:
-    """`cryptod run` as a process on ``folder``/state; as a context it is started, and gone with all of its at the end."""
+    """`cryptod run` as a process on ``folder``/state; as a context it is started, and gone with all of its at the end.
 
-    def __init__(self, folder: Path, exchange: SimulatedExchange, *, state: Path | None = None, **settings: Any) -> None:
+    ``within``: words that stand before the command, of a program that becomes the daemon (`sh -c 'exec "$@"' -`).
+    """
+
+    def __init__(
+        self, folder: Path, exchange: SimulatedExchange, *, state: Path | None = None, within: tuple[str, ...] = (), **settings: Any
+    ) -> None:
         self.folder, self.exchange = folder, exchange
+        self._command = [*within, str(BIN / "cryptod"), "run"]
         self.state = state or folder / "state"
         self.socket = folder / "s.sock"
         self.log_path = folder / "log"
@@ -183,7 +189,7 @@ class Daemon:
         environ = self.environ | {"NOTIFY_SOCKET": str(self.notify.path)}
         with self.log_path.open("ab") as log:
             self.began = time.monotonic()
-            self.process = subprocess.Popen([str(BIN / "cryptod"), "run"], stderr=log, stdout=log, env=environ, start_new_session=True)
+            self.process = subprocess.Popen(self._command, stderr=log, stdout=log, env=environ, start_new_session=True)
         return self
 
     def ready(self) -> Daemon:
