@@ -159,6 +159,7 @@ class Daemon:
         self.environ |= {
             "CRYPTOD_EXCHANGE_URL": exchange.url, "CRYPTOD_STORAGE_DIRECTORY": str(self.state), "CRYPTOD_SOCKET_PATH": str(self.socket),
         }  # fmt: skip
+        self.command = [str(BIN / "cryptod"), "run"]
         self.process: subprocess.Popen[bytes]
         self.notify: NotifySocket
         self.family: dict[int, psutil.Process] = {}
@@ -183,7 +184,7 @@ class Daemon:
         environ = self.environ | {"NOTIFY_SOCKET": str(self.notify.path)}
         with self.log_path.open("ab") as log:
             self.began = time.monotonic()
-            self.process = subprocess.Popen([str(BIN / "cryptod"), "run"], stderr=log, stdout=log, env=environ, start_new_session=True)
+            self.process = subprocess.Popen(self.command, stderr=log, stdout=log, env=environ, start_new_session=True)
         return self
 
     def ready(self) -> Daemon:
