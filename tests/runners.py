@@ -69,6 +69,8 @@ def run(order: CollectOrder | TrainOrder, report: Callable[[Report], None]) -> N
                 symbols=(str(os.getpid()),),
                 left_out={},
                 failed={},
+                collected_to=order.now,
+                skew_ms=0,
                 new_candles=0,
                 revised_candles=0,
                 requests=0,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from cryptod.config import Config
@@ -42,10 +43,10 @@ class FakePool:
         return self.reply
 
 
-def collected(failed: dict[str, str] | None = None) -> CollectDone:
+def collected(failed: dict[str, str] | None = None, *, to: int = 1 << 60, skew_ms: int = 0) -> CollectDone:
     return CollectDone(
         job=0, symbols=("BTC/USDT", "ETH/USDT"), left_out={"USDC/USDT": "a stablecoin"}, failed=failed or {}, new_candles=2,
-        revised_candles=0, requests=2, seconds=0.1,
+        revised_candles=0, requests=2, seconds=0.1, collected_to=to, skew_ms=skew_ms,
     )  # fmt: skip
 
 
@@ -160,9 +161,7 @@ def test_a_new_selection_that_fails_keeps_the_universe_there_was() -> None:
 
 
 def chosen(*symbols: str, left_out: dict[str, str] | None = None) -> CollectDone:
-    return CollectDone(
-        job=0, symbols=symbols, left_out=left_out or {}, failed={}, new_candles=2, revised_candles=0, requests=2, seconds=0.1
-    )  # fmt: skip
+    return msgspec.structs.replace(collected(), symbols=symbols, left_out=left_out or {})
 
 
 def test_a_coin_that_was_added_is_asked_for_at_once_and_beyond_the_size_of_the_universe() -> None:
@@ -240,3 +239,67 @@ def test_a_coin_that_is_added_while_a_child_collects_is_not_taken_for_one_that_w
 
     asyncio.run(meanwhile())
     assert house.lane.unmet == ("DOGE/USDT",)
+
+
+# Clocks that are wrong
+
+DAY = 24 * HOUR
+
+
+def test_by_a_clock_that_is_ahead_the_newest_candle_is_the_exchanges_and_is_asked_for_when_it_is_there() -> None:
+    """Ten seconds ahead are no defect, but they must not make every forecast an hour late."""
+    house = House()
+    house.pool.reply = collected(to=BOUNDARY, skew_ms=-10_000)
+    house.run(BOUNDARY + HOUR + SETTLE_MS)
+    assert house.lane.collected_to == BOUNDARY
+    assert not house.lane.due(BOUNDARY + HOUR + SETTLE_MS + 9_999)
+    assert house.lane.due(BOUNDARY + HOUR + SETTLE_MS + 10_000)
+    assert house.lane.clock_error == ""
+
+
+def test_a_clock_days_ahead_is_said_and_when_it_is_set_right_collecting_goes_on_at_once() -> None:
+    house = House()
+    house.run()
+    assert house.lane.due(NOW + 3 * DAY)
+    house.pool.reply = collected(to=BOUNDARY, skew_ms=-3 * DAY)
+    house.run(NOW + 3 * DAY)
+    assert house.lane.collected_to == BOUNDARY, "what has been collected does not lie in the future"
+    assert house.lane.clock_error == "this machine's clock is 3.0 days ahead of the exchange's"
+    assert not house.lane.due(NOW + 3 * DAY + 60_000), "the exchange is not stormed meanwhile"
+    house.lane.clock_stepped()
+    assert house.lane.clock_error == ""
+    assert not house.lane.due(NOW)
+    assert house.lane.due(NOW + HOUR)
+
+
+def test_a_clock_days_behind_is_noticed_by_asking_once_and_said() -> None:
+    house = House()
+    house.run()
+    house.lane.clock_stepped()
+    assert house.lane.due(NOW - 3 * DAY)
+    house.pool.reply = collected(to=BOUNDARY - 3 * DAY, skew_ms=3 * DAY)
+    house.run(NOW - 3 * DAY)
+    assert house.lane.clock_error == "this machine's clock is 3.0 days behind the exchange's"
+    assert not house.lane.due(NOW - 3 * DAY + 60_000)
+    house.lane.clock_stepped()
+    assert house.lane.due(NOW)
+
+
+def test_a_state_that_says_it_was_collected_in_the_future_is_not_believed() -> None:
+    """As a cryptod before this one left it behind when its machine's clock was ahead."""
+    house = House()
+    house.run()
+    house.jobs.records["universe"]["collected_to"] = BOUNDARY + 3 * DAY
+    again = House(house.jobs)
+    assert again.lane.due(NOW)
+    again.run()
+    assert again.lane.collected_to == BOUNDARY
+
+
+def test_at_a_faster_pace_the_two_clocks_may_be_as_much_further_apart() -> None:
+    house = House()
+    house.lane._pace = 600.0
+    house.lane.skew_ms = 600 * 60_000
+    assert house.lane.clock_error == ""
+    house.lane.skew_ms += 1
+    assert house.lane.clock_error

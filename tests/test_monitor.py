@@ -64,6 +64,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "memory_near_limit": {
         "resources": Resources(pss_daemon=480 * MIB, memory_limit=512 * MIB, disk_free=9000 * MIB, disk_total=10_000 * MIB)
     },
+    "clock_wrong": {"clock_error": "this machine's clock is 2.0 days ahead of the exchange's"},
     "clock_stepped": {"clock_step": -86_400.0},
 }
 

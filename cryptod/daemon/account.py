@@ -46,7 +46,8 @@ def facts(service: Service) -> Facts:
         gate_refused=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "done" and not b["promoted"]),
         refused_checkpoints=publisher.refused, fallback=publisher.fallback(), refresh_error=publisher.error,
         store_error=service.store_error or collection.store_error, store_damaged=service.damaged_store,
-        clock_step=service.steps.step, drift=service.drift.text, resources=service.resources, universe_warnings=_unmet_settings(service),
+        clock_step=service.steps.step, clock_error=collection.clock_error, drift=service.drift.text,
+        resources=service.resources, universe_warnings=_unmet_settings(service),
     )  # fmt: skip
 
 

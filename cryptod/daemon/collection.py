@@ -22,6 +22,8 @@ from cryptod.worker.pool import Pool
 
 SETTLE_MS: Final = 3_000
 """An exchange needs a moment to publish a candle that has just closed."""
+SKEW_MS: Final = 60_000
+"""The exchange's clock and this machine's may differ by so much, at the clock's pace, before it is said."""
 RETRY_FIRST: Final = 5.0
 RETRY_MOST: Final = 600.0
 SILENCE: Final = 120.0
@@ -51,6 +53,8 @@ class Collection:
         self.left_out: dict[str, str] = saved.get("left_out", {})
         self.selected_at: int = saved.get("selected_at", 0)
         self.collected_to: int = saved.get("collected_to", 0)
+        self.skew_ms = 0
+        """How far the exchange's clock was ahead of this machine's when it was last asked."""
         self.attempted_to = 0
         """The boundary that the last attempt, successful or not, was made for: training does not wait for longer than that."""
         self.failed: dict[str, str] = {}
@@ -68,8 +72,12 @@ class Collection:
         """What the order that was given last asked to include."""
 
     def boundary(self, now: int) -> int:
-        """Close time of the newest candle that the exchange can have published at ``now``."""
-        return self._timeframe.floor(now - SETTLE_MS)
+        """Close time of the newest candle that the exchange can have published at ``now``, by the clock that is behind of the two."""
+        return self._timeframe.floor(now + min(self.skew_ms, 0) - SETTLE_MS)
+
+    def clock_stepped(self) -> None:
+        """What is known of the two clocks is not so any more."""
+        self.skew_ms = 0
 
     def ask_for_selection(self) -> None:
         """The next collection chooses the universe anew (before a full retrain, after a reload)."""
@@ -111,13 +119,15 @@ class Collection:
     def due(self, now: int) -> bool:
         """Whether a collect child should be started now.
 
+        That is so also when what was collected lies in the future, which is then not the future: the clock was set back.
         Some coins that failed wait for their next attempt, and hold nothing else up; an exchange that could not be asked
         at all is left alone until then.
         """
         waiting = self._monotonic() < self._retry_at
         if self.running or (waiting and self.error):
             return False
-        if self._select_again or not self.followed or self.boundary(now) > self.collected_to:
+        up_to_date = 0 <= self.collected_to - self.boundary(now) <= self._timeframe.ms
+        if self._select_again or not self.followed or not up_to_date:
             return True
         return bool(self.failed or self.unmet) and not waiting
 
@@ -125,6 +135,15 @@ class Collection:
     def exchange_error(self) -> str:
         """Why the exchange could not be asked the last time, or nothing."""
         return "" if self.store_failed else self.error
+
+    @property
+    def clock_error(self) -> str:
+        """How far this machine's clock and the exchange's are apart, or nothing if that is nothing to speak of."""
+        if abs(self.skew_ms) <= SKEW_MS * self._pace:
+            return ""
+        seconds = abs(self.skew_ms) // 1000
+        span = f"{seconds / 86_400:.1f} days" if seconds >= 86_400 else f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds} s"
+        return f"this machine's clock is {span} {'behind' if self.skew_ms > 0 else 'ahead of'} the exchange's"
 
     @property
     def store_error(self) -> str:
@@ -157,7 +176,7 @@ class Collection:
             report = Failed(job=0, error=error.message, hint=error.hint, code=error.code)
         finally:
             self.running, self.progress = False, None
-            self.attempted_to = max(self.attempted_to, boundary)
+            self.attempted_to = boundary
         if isinstance(report, CollectDone):
             self._take(report, now, boundary, select)
             return True
@@ -177,7 +196,7 @@ class Collection:
 
     def _take(self, report: CollectDone, now: int, boundary: int, selected: bool) -> None:
         self.failed, self.last, self.last_at = dict(report.failed), report, now
-        self.collected_to = boundary
+        self.collected_to, self.skew_ms = min(boundary, report.collected_to), report.skew_ms
         if selected:
             self.selected_at, self._select_again = now, False
         # What was added or removed meanwhile, the child did not know of.

@@ -162,6 +162,8 @@ class Facts:
     store_damaged: str = ""
     clock_step: float = 0.0
     """Seconds by which the machine's clock was stepped against the monotonic one, lately."""
+    clock_error: str = ""
+    """How far this machine's clock and the exchange's are apart, if that is worth a word."""
     resources: Resources = field(default_factory=Resources)
 
 
@@ -291,6 +293,11 @@ CONDITIONS: Final = (
     ),
     Condition("disk_low", "warning", 0, "make room, or lower storage.ledger_days", _disk_low),
     Condition("memory_near_limit", "warning", 60, "raise MemoryMax=, or lower universe.size or train.batch_size", _memory_near_limit),
+    Condition(
+        "clock_wrong", "error", 0,
+        "set the clock and keep it (timedatectl set-ntp true); until then candles are taken as of whichever clock is behind",
+        lambda f: f.clock_error or None,
+    ),
     Condition("clock_stepped", "warning", 0, "check time synchronisation (timedatectl); it clears after an hour", _clock_stepped),
 )  # fmt: skip
 

@@ -394,6 +394,7 @@ class Service:
         while True:
             if self.steps.stepped():
                 log.warning("the machine's clock was stepped", seconds=round(self.steps.step, 1))
+                self.collection.clock_stepped()
                 if isinstance(self.clock, SystemClock):
                     house = self._housekeeping()  # its next runs were reckoned by the old time
             house.run_pending()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -11,6 +12,11 @@ from cryptod import logs
 from cryptod.errors import ConfigError, DamagedError, StoreError
 from cryptod.store import forecasts, jobs, ledger
 from cryptod.store.environment import Environment, open_environment
+
+_REMEDIES = {
+    errno.EROFS: "its file system is mounted read-only: mount it read-write (dmesg says why it is not), or set storage.directory",
+    errno.ENOSPC: "free some space on that file system, or set storage.directory",
+}
 
 log = logs.get_logger("service")
 
@@ -24,17 +30,17 @@ def lock(root: Path, stack: contextlib.AsyncExitStack, pid: int) -> None:
         root.mkdir(mode=0o750, parents=True, exist_ok=True)
         handle = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     except OSError as error:
-        raise StoreError(
-            f"the state directory {root} cannot be used: {error.strerror}", hint="check its rights, or set storage.directory"
-        ) from error
+        remedy = _REMEDIES.get(error.errno or 0, "check its rights, or set storage.directory")
+        raise StoreError(f"the state directory {root} cannot be used: {error.strerror}", hint=remedy) from error
     stack.callback(os.close, handle)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         other = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
         raise ConfigError(f"another cryptod (process {other}) runs on {root}", hint="stop it, or set storage.directory") from None
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{pid}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # for people who look; on a full disk they have to do without
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{pid}\n".encode(), 0)
 
 
 def open_serving(path: Path, now: int) -> tuple[Environment, str]:

@@ -119,12 +119,19 @@ class _Run:
         blocked = self._exchange.blocked
         if blocked is not None and (blocked.retry_after is not None or len(self._failed) == len(symbols)):
             raise blocked  # what was fetched before stands in the store; the next run goes on from there
+        if symbols and self._left_out.keys() >= set(symbols):  # a clock that stands in another year sees no candle of any coin
+            raise ExchangeError(
+                f"{order.exchange} has no candle of any coin in the {SILENT_DAYS} days before {_date(self._end)} UTC",
+                hint="is this machine's clock right (timedatectl)?",
+            )
         self._tell()
         return CollectDone(
             job=order.job,
             symbols=tuple(symbol for symbol in symbols if symbol not in self._left_out),
             left_out=self._left_out,
             failed=self._failed,
+            collected_to=self._end,
+            skew_ms=self._now - order.now,
             new_candles=self._new,
             revised_candles=self._revised,
             requests=self._exchange.requests,

@@ -36,6 +36,7 @@ FIRST_MAP_SIZE: Final = 256 << 20
 LAST_MAP_SIZE: Final = 1 << 40
 MAX_READERS: Final = 1024
 """Slots of 64 bytes in the lock file. A slot is taken per open read transaction, so this is generous."""
+LOCK_BYTES: Final = 64 * MAX_READERS + 128
 
 _FULL_BELOW: Final = 4 << 20
 _SCHEMA_DATABASE: Final = "schema"
@@ -238,6 +239,7 @@ def open_environment(
         raise StoreError(f"there is no store at {path} yet", hint="the first run of its writer makes it")
     if writer:
         _refuse_if_damaged(path)
+        _reserve_locks(path)
     try:
         env = lmdb.open(
             str(path),
@@ -323,6 +325,18 @@ def _known_version(record: bytes, path: Path, schema: int) -> int:
             hint="install that version again, or move the folder away",
         )
     return version
+
+
+def _reserve_locks(path: Path) -> None:
+    """LMDB maps its lock file with holes in it; on a full disk the first touch of one would end the process (SIGBUS)."""
+    try:
+        handle = os.open(path / "lock.mdb", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, LOCK_BYTES)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise _translated(lmdb.DiskError(str(error)) if error.errno == errno.ENOSPC else error, path, "open") from error
 
 
 def _refuse_if_damaged(path: Path) -> None:

@@ -87,6 +87,10 @@ class CollectDone(msgspec.Struct, tag="collected", frozen=True, kw_only=True):
     """symbol -> why it is not followed, or why it could not be brought up to date."""
     failed: dict[str, str]
     """symbol -> why its candles could not be fetched this time (it is tried again)."""
+    collected_to: int
+    """Close time of the newest candle that was asked for: the newest that is closed by this machine's clock and by the exchange's."""
+    skew_ms: int
+    """How far the exchange's clock is ahead of this machine's."""
     new_candles: int
     revised_candles: int
     requests: int

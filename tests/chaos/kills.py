@@ -1,6 +1,6 @@
 """Kills: the daemon under load on an accelerated market, and SIGKILL for itself, its forkserver, its trainer and its collector.
 
-    python -m tests.chaos.kills [--kills 1000] [--seed 1]
+    python -m tests.chaos.kills [--kills 1000] [--seed 1] [--minutes 60]
 
 `make chaos` runs it. Who is killed, and when, is drawn from the seed. Witnesses read all the while; after each death of the daemon the
 state directory is examined (`inquest`) before the next one starts on it. At the end the daemon must come to rest: candles complete, a
@@ -11,7 +11,6 @@ was wrong.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import signal
@@ -95,14 +94,17 @@ class Chaos:
         self._down: list[tuple[float, float]] = []
         """When no daemon could answer: (death, first answer of the next), monotonic seconds."""
 
-    def run(self, kills: int) -> Toll:
+    def run(self, kills: int, seconds: float) -> Toll:
+        end = time.monotonic() + seconds
         with self._daemon:
             self._first_answer()
             socket = str(self._daemon.socket)
             witnesses = [Witness(socket, number) for number in range(2)]
             try:
-                for _ in range(kills):
+                while self.toll.killed.total() < kills and time.monotonic() < end:
                     self._kill_one(witnesses)
+                    if self.toll.killed.total() % 50 == 0:
+                        print(f"{self.toll.killed.total()} kills, {self._ledger.found} forecasts found", file=sys.stderr, flush=True)
                 self._rest()
             finally:
                 for witness in witnesses:
@@ -121,33 +123,46 @@ class Chaos:
         if victim == "cryptod-train":
             self._train()
         if victim not in ("daemon", "start"):
-            pid = self._find(victim)
-            time.sleep(delay)
-            with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile: no kill
-                os.kill(pid, signal.SIGKILL)
-                self.toll.killed[victim] += 1
+            while not self._kill_child(victim, delay):
+                delay = 0.0  # it ended by itself meanwhile: the next one then
             return
-        died = time.monotonic()
         if victim == "daemon":
             time.sleep(delay)
-            died = self._bury(witnesses)
-        else:
-            died = self._bury(witnesses)
+        died = self._bury(witnesses)
+        self.toll.killed["daemon"] += 1
+        if victim == "start":
             self._daemon.start()
             time.sleep(delay)
             self._bury(witnesses)
-            self.toll.killed["daemon"] += 1  # the one before it
-        self.toll.killed[victim] += 1
+            self.toll.killed["start"] += 1
         self._daemon.start()
         self._first_answer()
         self._down.append((died, time.monotonic()))
         self.toll.serving.append(time.monotonic() - self._daemon.began)
 
+    def _kill_child(self, name: str, delay: float) -> bool:
+        def look() -> int | None:
+            return next((pid for pid, found in family(self._daemon.process.pid).items() if found == name), None)
+
+        try:
+            handle = os.pidfd_open(wait_for(look, f"a process called {name}", seconds=PATIENCE))
+        except ProcessLookupError:
+            return False
+        try:
+            time.sleep(delay)
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(handle)
+        self.toll.killed[name] += 1
+        return True
+
     def _bury(self, witnesses: list[Witness]) -> float:
         """Kill the daemon, wait for the end of all of its, and examine what it leaves. When it died."""
         daemon = self._daemon
-        daemon.process.kill()
         died = time.monotonic()
+        daemon.process.kill()
         daemon.process.wait()
         try:
             wait_for(lambda: not family(daemon.process.pid), "no orphan", seconds=10)
@@ -183,12 +198,6 @@ class Chaos:
                 assert self._daemon.process.poll() is None, f"it ended: {self._daemon.log()[-4000:]}"
                 time.sleep(0.005)
 
-    def _find(self, name: str) -> int:
-        def look() -> int | None:
-            return next((pid for pid, found in family(self._daemon.process.pid).items() if found == name), None)
-
-        return wait_for(look, f"a process called {name}", seconds=PATIENCE)
-
     def _train(self) -> None:
         """Have a trainer that can be killed."""
         with self._daemon.client() as client:
@@ -218,27 +227,30 @@ class Chaos:
     def _sum_up(self, witnesses: list[Witness]) -> None:
         toll = self.toll
         toll.reads = sum(witness.reads for witness in witnesses)
-        silences = [at for witness in witnesses for at, _ in witness.silences]
-        toll.silences = sum(not any(died - 0.1 <= at <= back + 0.1 for died, back in self._down) for at in silences)
+        for began, ended, why in (silence for witness in witnesses for silence in witness.silences):
+            if not any(began <= back and died <= ended for died, back in self._down):
+                toll.silences += 1
+                print(f"no answer for {ended - began:.3f} s beside a living daemon: {why}", file=sys.stderr, flush=True)
         toll.sights, toll.loads, toll.compared = self._ledger.found, self._checkpoints.loads, self._candles.compared
         toll.hours = (self._exchange.now() - START) / 3_600_000
         self._say([f"{sight} was seen with other figures" for witness in witnesses for sight in witness.changed])
         self._say([f"refused: {text} ({count} times)" for witness in witnesses for text, count in witness.refusals.items()])
 
 
-def rage(kills: int, seed: int) -> Toll:
-    """The whole of it, in a folder of its own."""
+def rage(kills: int, seed: int, *, seconds: float = 86_400.0) -> Toll:
+    """The whole of it, in a folder of its own: so many kills, or fewer if that takes longer."""
     market = SimulatedExchange("--coins", str(COINS), "--seed", str(SEED), "--history-days", str(HISTORY_DAYS), speed=SPEED)
     with short_folder() as folder, market as exchange:
-        return Chaos(folder, exchange, seed).run(kills)
+        return Chaos(folder, exchange, seed).run(kills, seconds)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=1440.0, help="stop killing after so long")
     arguments = parser.parse_args()
-    toll = rage(arguments.kills, arguments.seed)
+    toll = rage(arguments.kills, arguments.seed, seconds=60 * arguments.minutes)
     report(toll.figures())
     return 1 if toll.wrong or toll.silences else 0
 

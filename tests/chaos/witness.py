@@ -60,13 +60,13 @@ class Witness:
     """Reads from its making until `end`. Its lists may be read at any time.
 
     ``sights``: every forecast that was seen; ``changed``: those that were seen again with other figures; ``reads``: answered ones;
-    ``silences``: (monotonic seconds, why) of each read that nobody answered; ``refusals``: what was refused, and why.
+    ``silences``: (begin, end, why) of each read that nobody answered, in monotonic seconds; ``refusals``: what was refused, and why.
     """
 
     def __init__(self, socket: str, seed: int) -> None:
         self.sights: dict[Sight, bytes] = {}
         self.changed: list[Sight] = []
-        self.silences: list[tuple[float, str]] = []
+        self.silences: list[tuple[float, float, str]] = []
         self.refusals: dict[str, int] = {}
         self.reads = 0
         self._socket, self._random = socket, random.Random(seed)
@@ -83,13 +83,14 @@ class Witness:
         # Without patience: what the client smooths over is to be seen here.
         with Client(self._socket, timeout=10.0, patience=0.0) as client:
             while not self._stop.wait(PAUSE):
+                began = time.monotonic()
                 try:
                     self._read(client)
                 except RequestError as error:
                     text = f"{error.code}: {error.message}"
                     self.refusals[text] = self.refusals.get(text, 0) + 1
                 except CryptodError as error:
-                    self.silences.append((time.monotonic(), error.message))
+                    self.silences.append((began, time.monotonic(), error.message))
                 else:
                     self.reads += 1
 

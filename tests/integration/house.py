@@ -156,7 +156,7 @@ class Daemon:
         self, folder: Path, exchange: SimulatedExchange, *, state: Path | None = None, within: tuple[str, ...] = (), **settings: Any
     ) -> None:
         self.folder, self.exchange = folder, exchange
-        self._command = [*within, str(BIN / "cryptod"), "run"]
+        self.command = [*within, str(BIN / "cryptod"), "run"]
         self.state = state or folder / "state"
         self.socket = folder / "s.sock"
         self.log_path = folder / "log"
@@ -189,7 +189,7 @@ class Daemon:
         environ = self.environ | {"NOTIFY_SOCKET": str(self.notify.path)}
         with self.log_path.open("ab") as log:
             self.began = time.monotonic()
-            self.process = subprocess.Popen(self._command, stderr=log, stdout=log, env=environ, start_new_session=True)
+            self.process = subprocess.Popen(self.command, stderr=log, stdout=log, env=environ, start_new_session=True)
         return self
 
     def ready(self) -> Daemon:
