@@ -4,6 +4,7 @@ PYTHON ?= python3
 # The package index that torch comes from, when not pip's own: PyTorch's index of CPU-only builds spares gigabytes.
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+INPUTS ?= 10000000
 
 # make install
 DESTDIR ?=
@@ -32,7 +33,7 @@ suitable = @$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	$(1) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "$(1) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-.PHONY: help demo test lint run bench figures soak chaos install uninstall deb test-deb clean $(BENCHES)
+.PHONY: help demo test lint run bench figures soak chaos fuzz install uninstall deb test-deb clean $(BENCHES)
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -84,6 +85,10 @@ KILLS ?= 1000
 SEED ?= 1
 chaos: .venv/.made ## A thousand kills (KILLS=... SEED=...) of the daemon and its children under load, and what must hold after each
 	@exec $(BIN)/python -m tests.chaos.kills --kills $(KILLS) --seed $(SEED)
+
+fuzz: .venv/.made ## Millions of hostile inputs, guided by coverage (INPUTS=10000000, about an hour), then crowds and floods
+	$(BIN)/pip install -q -c constraints.txt -e '.[fuzz]'
+	@exec $(BIN)/python -m tests.fuzz --inputs $(INPUTS)
 
 # The environment is built beside the one in use and takes its place at the end: an installation that fails leaves the old one
 # working. Scripts are told their final place, which DESTDIR is no part of.

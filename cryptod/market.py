@@ -33,12 +33,12 @@ NOT_FETCHED, CANDLE, NO_TRADE = range(3)
 SERVED: Final = "served"
 """Among the names of forecasters: what was served, whoever made it."""
 
-_SYMBOL = re.compile(r"^[A-Z0-9]{1,20}/[A-Z0-9]{1,10}$")
+_SYMBOL = re.compile(r"[A-Z0-9]{1,20}/[A-Z0-9]{1,10}")
 
 
 def parse_symbol(text: str) -> str:
     """The symbol in ccxt's spelling (``BTC/USDT``), or `DataError`."""
-    if not _SYMBOL.match(text):
+    if not _SYMBOL.fullmatch(text):
         raise DataError(f"{text[:64]!r} is not a symbol", hint="symbols look like BTC/USDT")
     return text
 

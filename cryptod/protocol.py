@@ -20,8 +20,6 @@ DEFAULT_SOCKET: Final = "/run/cryptod/cryptod.sock"
 MAX_REQUEST: Final = 64 * 1024
 """Bytes of one request; the largest honest one (get_many of a few hundred coins) is about 10 kB."""
 MAX_REPLY: Final = 64 * 1024 * 1024
-MAX_DEPTH: Final = 8
-"""Nesting of arrays and maps in a request."""
 MAX_PENDING: Final = 128
 """Requests of one connection that wait for an answer; one more is refused with ``busy``."""
 MAX_CONNECTIONS: Final = 2048

@@ -2,8 +2,9 @@
 
 Knows the sizes that MessagePack's type bytes announce and nothing of sockets or commands. A decoder that builds
 objects while the bytes come in lets a few bytes claim much memory (an array header of three bytes allocates half a
-megabyte, and headers nest); this one keeps the bytes of one message and a stack of `MAX_DEPTH` counts, refuses what is
-too large as soon as a header claims it, and can stop and go on anywhere, so that no client holds the loop for long.
+megabyte, and headers nest); this one keeps the bytes of one message and the number of elements that are still to come,
+however deep they lie, refuses what is too large as soon as headers claim it, and can stop and go on anywhere, so that no
+client holds the loop for long.
 
 Format: https://github.com/msgpack/msgpack/blob/master/spec.md
 """
@@ -12,11 +13,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from cryptod.protocol import MAX_DEPTH, MAX_REQUEST
+from cryptod.protocol import MAX_REQUEST
 
 
 class Malformed(ValueError):
-    """These bytes are no MessagePack, or nest too deeply; what follows them cannot be understood either."""
+    """These bytes are no MessagePack; what follows them cannot be understood either."""
 
 
 class TooLarge(ValueError):
@@ -58,7 +59,7 @@ class Frames:
     bytes (or only more steps). `Malformed` and `TooLarge` are final: the connection has to be closed.
     """
 
-    __slots__ = ("_at", "_begin", "_bytes", "_limit", "_open", "starved")
+    __slots__ = ("_at", "_begin", "_bytes", "_limit", "_missing", "starved")
 
     def __init__(self, limit: int = MAX_REQUEST) -> None:
         self._limit = limit
@@ -67,8 +68,8 @@ class Frames:
         """Where the message that is being scanned begins."""
         self._at = 0
         """Up to where it has been scanned."""
-        self._open = [1]
-        """How many elements are still to come, for the message itself and each container that is open in it."""
+        self._missing = 1
+        """How many elements are still to come: the message itself, and what the containers that are open in it lack together."""
         self.starved = True
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
@@ -84,7 +85,7 @@ class Frames:
 
     def next(self, steps: int = 1 << 30) -> bytes | None:
         """The next whole message; None when ``steps`` elements were looked at, or when bytes are missing."""
-        data, at, left, last = self._bytes, self._at, self._open, self._begin + self._limit
+        data, at, missing, last = self._bytes, self._at, self._missing, self._begin + self._limit
         end = len(data)
         while steps > 0:
             steps -= 1
@@ -108,25 +109,19 @@ class Frames:
             if kind == _MAP:
                 count *= 2
             here += length
+            count += missing - 1
             if here + count > last:
                 raise TooLarge
             if here > end:
                 break
-            at = here
-            left[-1] -= 1
-            if count:
-                if len(left) > MAX_DEPTH:
-                    raise Malformed(f"arrays and maps nest deeper than {MAX_DEPTH}")
-                left.append(count)
-            while not left[-1]:
-                left.pop()
-                if not left:
-                    message = bytes(data[self._begin : at])
-                    self._begin = self._at = at
-                    self._open = [1]
-                    return message
+            at, missing = here, count
+            if not missing:
+                message = bytes(data[self._begin : at])
+                self._begin = self._at = at
+                self._missing = 1
+                return message
         else:
-            self._at, self.starved = at, False
+            self._at, self._missing, self.starved = at, missing, False
             return None
-        self._at, self.starved = at, True
+        self._at, self._missing, self.starved = at, missing, True
         return None
