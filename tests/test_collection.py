@@ -51,9 +51,9 @@ def collected(failed: dict[str, str] | None = None, *, to: int = 1 << 60, skew_m
 
 
 class House:
-    def __init__(self, jobs: FakeJobs | None = None) -> None:
+    def __init__(self, jobs: FakeJobs | None = None, pace: float = 1.0) -> None:
         self.jobs, self.pool, self.seconds = jobs or FakeJobs(), FakePool(), 1000.0
-        self.lane = Collection(Config(), "candles", self.pool, self.jobs, lambda: self.seconds)  # type: ignore[arg-type]
+        self.lane = Collection(Config(), "candles", self.pool, self.jobs, lambda: self.seconds, pace)  # type: ignore[arg-type]
 
     def run(self, now: int = NOW) -> bool:
         return asyncio.run(self.lane.run(now))
@@ -106,6 +106,29 @@ def test_an_unreachable_exchange_is_asked_again_at_growing_intervals_of_real_tim
     assert house.run()
     assert house.lane.error == ""
     assert house.lane.retry_in == 0
+
+
+def test_an_exchange_that_is_down_for_weeks_is_still_asked_every_ten_minutes() -> None:
+    house = House()
+    house.pool.reply = Failed(job=0, error="connection refused")
+
+    async def weeks() -> None:
+        for _ in range(1100):  # at the 1,025th the doubled wait was once too large a number, and then there was no wait at all
+            await house.lane.run(NOW)
+
+    asyncio.run(weeks())
+    assert house.lane.retry_in == RETRY_MOST
+    assert not house.lane.due(NOW + HOUR)
+
+
+def test_beside_a_clock_that_runs_fast_the_waits_grow_to_ten_minutes_of_its_own() -> None:
+    house = House(pace=30.0)
+    house.pool.reply = Failed(job=0, error="connection refused")
+    waits = []
+    for _ in range(4):
+        house.run()
+        waits.append(house.lane.retry_in)
+    assert waits == [RETRY_FIRST, 2 * RETRY_FIRST, RETRY_MOST / 30, RETRY_MOST / 30]
 
 
 def test_the_exchanges_own_retry_after_is_honoured() -> None:

@@ -45,6 +45,7 @@ def sound(**changes: Any) -> Facts:
 
 WRONG: dict[str, dict[str, Any]] = {
     "exchange_unreachable": {"exchange_error": "connection refused"},
+    "exchange_banned": {"exchange_error": "binance has banned this address", "exchange_banned": True},
     "market_stale": {"collected_to": NOW - 3 * HOUR_MS},
     "candles_stale": {"stale": {"BTC/USDT": 5}},
     "models_missing": {"trained": 0},
@@ -55,6 +56,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "gate_refused": {"gate_refused": ("batch 1: worse than the champion",)},
     "model_fallback": {"fallback": 60},
     "drift": {"drift": "coverage of the 80 % intervals 1 h ahead fell to 49 % in the last 17 h; lately it is 52 %"},
+    "coverage_off": {"coverage": "the 80 % intervals 1 h ahead held in 71 % of the last weeks' cases: they are too narrow"},
     "checkpoint_damaged": {"refused_checkpoints": {"a": "bad checksum"}},
     "universe_setting": {"universe_warnings": ("universe.include names XYZ/USDT, which the exchange does not list",)},
     "refresh_failed": {"refresh_error": "no space"},

@@ -40,6 +40,7 @@ def facts(service: Service) -> Facts:
     return Facts(
         now=now, monotonic=service.monotonic(), boundary=boundary, started=service.first_start, followed=len(followed),
         trained=len(trained), stale=stale, collected_to=collection.collected_to, exchange_error=collection.exchange_error,
+        exchange_banned=collection.banned,
         full_enabled=service.config.full_retrain.enabled, full_last_done=service.training.last_full_done,
         last_job_error="{kind} training {id} failed: {error}".format(**latest) if latest and latest["state"] == "failed" else "",
         failed_batches=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "failed"),
@@ -47,7 +48,7 @@ def facts(service: Service) -> Facts:
         refused_checkpoints=publisher.refused, fallback=publisher.fallback(), refresh_error=publisher.error,
         store_error=service.store_error or collection.store_error, store_damaged=service.damaged_store,
         clock_step=service.steps.step, clock_error=collection.clock_error, drift=service.drift.text,
-        resources=service.resources, universe_warnings=_unmet_settings(service),
+        coverage=service.drift.coverage, resources=service.resources, universe_warnings=_unmet_settings(service),
     )  # fmt: skip
 
 

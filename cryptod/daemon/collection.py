@@ -61,6 +61,8 @@ class Collection:
         self.error = ""
         self.store_failed = False
         """Whether ``error`` is about the candle store, not about the exchange."""
+        self.banned = False
+        """Whether the exchange itself said, the last time, when to come back and not before."""
         self.running = False
         self.progress: Progress | None = None
         self.last: CollectDone | None = None
@@ -183,6 +185,7 @@ class Collection:
         assert isinstance(report, Failed), report
         self._select_again = False if self.followed else self._select_again
         self.error, self.store_failed = report.error or "the collection failed", report.code == StoreError.code
+        self.banned = report.retry_after is not None
         self._back_off(report.retry_after)
         log.warning(
             "the candles could not be collected", error=report.error, hint=report.hint, duration=self._monotonic() - started,
@@ -195,7 +198,7 @@ class Collection:
             self.progress = report
 
     def _take(self, report: CollectDone, now: int, boundary: int, selected: bool) -> None:
-        self.failed, self.last, self.last_at = dict(report.failed), report, now
+        self.failed, self.last, self.last_at, self.banned = dict(report.failed), report, now, False
         self.collected_to, self.skew_ms = min(boundary, report.collected_to), report.skew_ms
         if selected:
             self.selected_at, self._select_again = now, False

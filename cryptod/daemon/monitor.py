@@ -145,6 +145,8 @@ class Facts:
     """symbol -> hours since its newest candle closed, for coins that lag."""
     collected_to: int = 0
     exchange_error: str = ""
+    exchange_banned: bool = False
+    """Whether that is because the exchange told us to stay away for a while."""
     universe_warnings: tuple[str, ...] = ()
     full_enabled: bool = True
     full_last_done: int = 0
@@ -157,6 +159,8 @@ class Facts:
     """Coins served by a reference forecaster because the model lost to it."""
     drift: str = ""
     """In which way the forecasts do not fit the market any more, from an alarm of the drift watch until they do again."""
+    coverage: str = ""
+    """In which way the intervals of the last weeks were too narrow or too wide."""
     refresh_error: str = ""
     store_error: str = ""
     store_damaged: str = ""
@@ -183,7 +187,11 @@ def _names(symbols: Iterable[str], most: int = 5) -> str:
 
 
 def _exchange_unreachable(f: Facts) -> str | None:
-    return f"the exchange cannot be asked: {f.exchange_error}" if f.exchange_error else None
+    return f"the exchange cannot be asked: {f.exchange_error}" if f.exchange_error and not f.exchange_banned else None
+
+
+def _exchange_banned(f: Facts) -> str | None:
+    return f"the exchange keeps us away: {f.exchange_error}" if f.exchange_error and f.exchange_banned else None
 
 
 def _candles_stale(f: Facts) -> str | None:
@@ -238,6 +246,10 @@ CONDITIONS: Final = (
         "exchange_unreachable", "warning", 60,
         "check the network and exchange.url; the daemon asks again by itself, and serves what it has with its age", _exchange_unreachable,
     ),
+    Condition(
+        "exchange_banned", "warning", 0,
+        "it is asked again when it said so; if it comes back, look for other programs that ask it from this address", _exchange_banned,
+    ),
     Condition("market_stale", "error", 0, "see exchange_unreachable; answers are marked stale until candles come in", _market_stale),
     Condition(
         "candles_stale", "warning", 300,
@@ -270,6 +282,11 @@ CONDITIONS: Final = (
         "an incremental update has been started, unless incremental.enabled is off; it clears by itself within a day or two of better"
         " forecasts, and if it does not: `cryptoctl train full`",
         lambda f: f.drift or None,
+    ),
+    Condition(
+        "coverage_off", "warning", 0,
+        "the calibration follows by itself, slowly; if it does not within weeks: `cryptoctl train full`, and read intervals accordingly",
+        lambda f: f.coverage or None,
     ),
     Condition(
         "checkpoint_damaged", "error", 0, "an earlier one serves; `cryptoctl train full` makes new ones; check the disk",

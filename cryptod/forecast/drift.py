@@ -39,6 +39,11 @@ _MOST_HOURLY: Final = 3.0
 _LEAST_CRPS: Final = 1e-6
 """A coin that is expected to stand still has no relative loss."""
 _RECENT_HALF_LIFE: Final = 12.0
+_HELD_HALF_LIFE: Final = 168.0
+_HELD_LEAST: Final = 180.0
+"""Hours that must weigh in before the coverage of the last weeks is judged: a fortnight's."""
+_HELD_BAND: Final = 0.04
+"""Coverage of a fortnight's hours has a standard error of 1.3 % where coins move together: three of them."""
 _FORGET_MS: Final = 72 * HOUR.ms
 """Sums do not run on over a longer pause."""
 
@@ -99,6 +104,7 @@ class Drift:
         self.alarm: Alarm | None = None
         self.recent = 0.0
         """That EWMA; means something while there is an alarm."""
+        self._held = self._held_weight = 0.0
         self._to = 0
         self._rest_until = 0
         self._begin()
@@ -120,6 +126,9 @@ class Drift:
         self._to = at
         figures = {h: _figures(quantiles[:, h - 1], outcomes[:, h - 1]) for h in (1, 4) if at % (h * HOUR.ms) == 0}
         self._settle(figures)
+        if (value := figures[1].get("coverage")) is not None:
+            fade = 0.5 ** (1.0 / _HELD_HALF_LIFE)
+            self._held, self._held_weight = fade * self._held + value, fade * self._held_weight + 1.0
         if at < self._rest_until:
             return None
         for place, watch in enumerate(WATCHES):
@@ -152,6 +161,14 @@ class Drift:
             if watch.side * self.recent < watch.tolerance:
                 self.alarm = None
 
+    @property
+    def off(self) -> float | None:
+        """Share of the 80 % intervals 1 h ahead that held in the last weeks (half-life 7 days), if it is not about 80 %: too little a day
+        for an alarm, and wrong all the same."""
+        if self._held_weight < _HELD_LEAST or abs(lately := self._held / self._held_weight) <= _HELD_BAND:
+            return None
+        return 0.8 + lately
+
     def export(self) -> dict[str, Any]:
         """The state in plain values, to be kept and given to `restore`."""
         alarm = self.alarm
@@ -162,6 +179,7 @@ class Drift:
             "total": list(self._total),
             "count": list(self._count),
             "recent": self.recent,
+            "held": [self._held, self._held_weight],
             "alarm": None if alarm is None else [alarm.at, alarm.watch, alarm.mean, alarm.hours],
         }
 
@@ -173,13 +191,14 @@ class Drift:
             found._to, found._rest_until, found.recent = int(kept["to"]), int(kept["rest_until"]), float(kept["recent"])
             found._sum, found._total = [float(value) for value in kept["sum"]], [float(value) for value in kept["total"]]
             found._count = [int(value) for value in kept["count"]]
+            found._held, found._held_weight = (float(value) for value in kept.get("held", (0.0, 0.0)))
             if kept["alarm"] is not None:
                 at, watch, mean, hours = kept["alarm"]
                 found.alarm = Alarm(int(at), int(watch), float(mean), int(hours))
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"the state of the drift's sums is garbled: {error}", hint="they begin anew") from error
         lengths = {len(found._sum), len(found._total), len(found._count)}
-        finite = np.isfinite([*found._sum, *found._total, found.recent]).all()
+        finite = np.isfinite([*found._sum, *found._total, found.recent, found._held, found._held_weight]).all()
         if lengths != {len(WATCHES)} or not finite or (found.alarm is not None and not 0 <= found.alarm.watch < len(WATCHES)):
             raise StoreError("the state of the drift's sums is of another version", hint="they begin anew")
         return found

@@ -26,7 +26,7 @@ import psutil
 from cryptod.client import Client
 from cryptod.clock import parse_clock
 from cryptod.daemon.publisher import GRACE_MS
-from cryptod.errors import CryptodError
+from cryptod.errors import CryptodError, RequestError
 from cryptod.market import CANDLE, HOUR, MAX_HORIZON
 from cryptod.replies import Forecast
 from cryptod.simulator.events import EventfulMarket
@@ -66,6 +66,8 @@ class Reads:
     """What the clients met."""
 
     count: int = 0
+    refused: int = 0
+    """Of coins that the exchange has no more: refused with the reason, as they must be."""
     failed: list[str] = field(default_factory=list)
     dishonest: list[str] = field(default_factory=list)
     oldest: float = 0.0
@@ -262,6 +264,11 @@ def _read(daemon: Daemon, life: Life, stop: threading.Event, number: int) -> Non
                     found = list(client.get_many().values()) if chance.random() < 0.05 else [client.get(symbol)]
                     if chance.random() < 0.02:
                         client.top(10)
+                except RequestError as error:
+                    if error.code == "unknown_symbol" and symbol in client.symbols()["left_out"]:
+                        reads.refused += 1
+                    else:
+                        reads.failed.append(f"{symbol} at {before}: {error}")
                 except CryptodError as error:
                     if not stop.is_set():
                         reads.failed.append(f"{symbol} at {before}: {error}")

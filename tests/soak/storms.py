@@ -85,6 +85,7 @@ def figures(life: Life, found: list[Passed], coins: int) -> Iterator[Figure]:
     yield Figure("longest_healing", max(one.healing for one in found), "h", None, "lower")
     yield Figure("coins_with_wrong_candles", len(life.wrong), "", 0, "lower")
     yield Figure("reads", life.reads.count, "", None, "higher")
+    yield Figure("reads_refused", life.reads.refused, "", None, "lower")
     yield Figure("reads_failed", len(life.reads.failed), "", 0, "lower")
     yield Figure("answers_with_a_wrong_age", len(life.reads.dishonest), "", 0, "lower")
     yield Figure("scores_missing", len(life.unscored_by(life.end - 6 * HOUR.ms)), "", 0, "lower")

@@ -73,7 +73,8 @@ def passed(storm: Storm, daemon: Daemon, life: Life, coins: int, client: Client)
     set_faults(exchange, (*life.events, *weather))
     revising = any(fault.kind == "revised" for fault in weather)
     wrong: dict[str, str] = {}
-    while exchange.now() < end or (weather and not refusing and not _hits(daemon, before)):
+    certain = {fault.kind for fault in weather if fault.probability == 1.0}
+    while exchange.now() < end or (not refusing and not certain <= _hit(requests(exchange), before)):
         newest = client.status()["candles"]["newest_close"] - (REVISED * HOUR.ms if revising else 0)
         wrong |= differences(daemon.state, market, _followed(client), newest, settled=False)
         time.sleep(0.1)
@@ -104,9 +105,9 @@ def _moved(fault: Fault, start: int, end: int) -> Fault:
     return Fault(fault.kind, symbols=fault.symbols, start=start, end=end, value=fault.value, to=fault.to)
 
 
-def _hits(daemon: Daemon, before: dict[str, dict[str, int]]) -> bool:
-    """Whether something was hit since."""
-    return bool(sum(requests(daemon.exchange)["fault"].values()) - sum(before["fault"].values()))
+def _hit(after: dict[str, Any], before: dict[str, Any]) -> set[str]:
+    """The kinds of faults that have hit in between."""
+    return {kind for kind, hits in after["fault"].items() if hits > before["fault"].get(kind, 0)}
 
 
 def _followed(client: Client) -> Iterable[str]:
