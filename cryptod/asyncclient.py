@@ -161,7 +161,10 @@ class AsyncClient:
     # ---------------------------------------------------------------------------------------------- events
 
     async def subscribe(self, topics: Sequence[str] | None = None) -> dict[str, Any]:
-        """Receive events of these topics (``forecasts``, ``jobs``, ``conditions``), or of all: ``{topics}``."""
+        """Receive events of these topics, by default ``forecasts``, ``jobs`` and ``conditions``: ``{topics}``.
+
+        ``coins`` brings each new forecast itself, as a map; `read_forecast` makes a `Forecast` of it.
+        """
         wanted = None if topics is None else list(topics)
         reply = await self._map("subscribe", wanted)
         self._topics, self._subscribed = wanted, True

@@ -48,7 +48,9 @@ from cryptod.replies import Event, Forecast, Forecasts, read_error, read_forecas
 if TYPE_CHECKING:
     from cryptod.asyncclient import AsyncClient as AsyncClient
 
-__all__ = ["AsyncClient", "Client", "ConnectionLost", "DaemonUnreachable", "Event", "Forecast", "Forecasts", "RequestError"]
+__all__ = [
+    "AsyncClient", "Client", "ConnectionLost", "DaemonUnreachable", "Event", "Forecast", "Forecasts", "RequestError", "read_forecast",
+]  # fmt: skip
 
 _CHUNK: Final = 64 * 1024
 _TIMEVAL: Final = struct.Struct("@ll")
@@ -196,7 +198,10 @@ class Client:
     # ---------------------------------------------------------------------------------------------- events
 
     def subscribe(self, topics: Sequence[str] | None = None) -> dict[str, Any]:
-        """Receive events of these topics (``forecasts``, ``jobs``, ``conditions``), or of all: ``{topics}``."""
+        """Receive events of these topics, by default ``forecasts``, ``jobs`` and ``conditions``: ``{topics}``.
+
+        ``coins`` brings each new forecast itself, as a map; `read_forecast` makes a `Forecast` of it.
+        """
         reply = self._map("subscribe", None if topics is None else list(topics))
         self._topics = topics
         return reply

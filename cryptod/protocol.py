@@ -51,7 +51,11 @@ WINDOWS: Final = {"7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
 TOP_KEYS: Final = ("score", "p_up", "volatility", "expected_return")
 JOB_KINDS: Final = ("incremental", "full")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-EVENT_TOPICS: Final = ("forecasts", "jobs", "conditions")
+EVENT_TOPICS: Final = ("forecasts", "jobs", "conditions", "coins")
+"""``forecasts``: one event for each time that forecasts were published; ``jobs``: each step of a job; ``conditions``: raised and cleared;
+``coins``: each forecast itself, as `get` gives it."""
+USUAL_TOPICS: Final = EVENT_TOPICS[:3]
+"""What one who names no topic subscribes to: ``coins`` are a quarter of a megabyte for each hundred coins."""
 EVENT: Final = "event"
 """The one notification that the daemon sends: ``[2, "event", [topic, payload]]``."""
 EVENT_LOST: Final = "lost"
@@ -207,7 +211,11 @@ COMMANDS: Final = {
         Command("models_unpin", Nothing, True, "Let the gate promote again what is better, from the next training on.", "as models"),
         Command("log_level", Level, True, "Log from this level on, until the next start or reload.", "{level, was}"),
         Command(
-            "subscribe", Subscribe, False, "Receive notifications `event` on this connection: forecasts, jobs, conditions.", "{topics}"
+            "subscribe",
+            Subscribe,
+            False,
+            "Receive notifications `event` on this connection: of these topics, or of all but `coins`.",
+            "{topics}",
         ),
     )
 }

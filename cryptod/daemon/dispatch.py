@@ -18,7 +18,7 @@ import msgspec
 from cryptod.daemon.listening import Peer
 from cryptod.errors import CryptodError, RequestError
 from cryptod.logs import get_logger
-from cryptod.protocol import COMMANDS, EVENT_TOPICS
+from cryptod.protocol import COMMANDS, EVENT_TOPICS, USUAL_TOPICS
 
 log = get_logger("control")
 
@@ -148,7 +148,7 @@ class Dispatch:
 
 def subscribe(request: Any, peer: Peer) -> dict[str, list[str]]:
     """The handler of ``subscribe``: what a client listens to belongs to its connection."""
-    topics = list(EVENT_TOPICS) if request.topics is None else request.topics
+    topics = list(USUAL_TOPICS) if request.topics is None else request.topics
     for topic in topics:
         if topic not in EVENT_TOPICS:
             text = f"subscribe: parameter topics: there is no topic {topic[:64]!r}"
