@@ -91,7 +91,7 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 	rm -rf "$(DESTDIR)$(OPTDIR)"; mv "$(NEW)" "$(DESTDIR)$(OPTDIR)"; \
 	install -d "$(DESTDIR)$(PREFIX)/bin"; \
 	for command in cryptod cryptoctl; do ln -sfn "$(OPTDIR)/bin/$$command" "$(DESTDIR)$(PREFIX)/bin/$$command"; done; \
-	for unit in cryptod.service cryptod.socket; do \
+	for unit in cryptod.service cryptod.socket cryptod-metrics@.service cryptod-metrics.socket; do \
 		install -D -m 0644 "packaging/systemd/$$unit" "$(DESTDIR)$(SYSTEMDUNITDIR)/$$unit"; \
 		sed -i 's|/opt/cryptod|$(OPTDIR)|' "$(DESTDIR)$(SYSTEMDUNITDIR)/$$unit"; \
 	done; \
@@ -103,10 +103,11 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 		&& echo "installed; start it with: systemctl enable --now cryptod"; fi
 
 uninstall: ## As root: take out what install put in; state and configuration only with PURGE=1
-	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl disable --now cryptod.service cryptod.socket || true; fi
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl disable --now cryptod.service cryptod.socket cryptod-metrics.socket || true; fi
 	rm -rf "$(DESTDIR)$(OPTDIR)" "$(NEW)"
 	rm -f "$(DESTDIR)$(PREFIX)/bin/cryptod" "$(DESTDIR)$(PREFIX)/bin/cryptoctl" \
 		"$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod.service" "$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod.socket" \
+		"$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod-metrics@.service" "$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod-metrics.socket" \
 		"$(DESTDIR)$(SYSUSERSDIR)/cryptod.conf" "$(DESTDIR)$(TMPFILESDIR)/cryptod.conf"
 ifeq ($(PURGE),1)
 	rm -rf "$(DESTDIR)$(SYSCONFDIR)/cryptod" "$(DESTDIR)/var/lib/cryptod" "$(DESTDIR)/run/cryptod"

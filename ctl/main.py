@@ -128,6 +128,27 @@ def _events(session: Session, parameters: tuple[Any, ...]) -> int:
     return follow(session, *parameters)
 
 
+def _metrics(session: Session, parameters: tuple[Any, ...]) -> int:
+    from pathlib import Path
+
+    from ctl import metrics
+
+    options = session.options
+    if options.http:
+        from ctl import scrape
+
+        scrape.serve(session.client)
+        return DONE
+    data, error = metrics.now(session.client, "prometheus" if options.textfile else options.format)
+    if options.textfile:
+        metrics.write_textfile(Path(options.textfile), data)
+    if error is not None:
+        raise error
+    if not options.textfile:
+        sys.stdout.write(data.decode())
+    return DONE
+
+
 def _row(command: str) -> Callable[[Session, tuple[Any, ...]], int]:
     return _page(command, lambda reply, screen, now: render.schedule([reply], screen, now))
 
@@ -182,6 +203,14 @@ VERBS: Final = {
         Verb("cache stats", "cache_stats", _page("cache_stats", render.cache_stats)),
         Verb("cache pregenerate", "cache_pregenerate", _page("cache_pregenerate", render.cache_pregenerate), timeout=300.0),
         Verb("cache clear", "cache_clear", _page("cache_clear", render.cache_clear)),
+        Verb(
+            "metrics", "status", _metrics, "What monitoring wants to know, as OpenMetrics.",
+            (
+                ("--format", {"choices": ("openmetrics", "prometheus"), "default": "openmetrics", "help": "default: %(default)s"}),
+                ("--textfile", {"metavar": "PATH", "help": "replace this file instead, for node_exporter's textfile collector"}),
+                ("--http", {"action": "store_true", "help": "answer one scrape on standard input, a socket (cryptod-metrics.socket)"}),
+            ),
+        ),
         Verb(
             "events", "subscribe", _events, "What happens, as it happens: forecasts, jobs, conditions.",
             (("--count", {"metavar": "N", "type": int, "help": "end after so many"}),),

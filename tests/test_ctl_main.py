@@ -319,7 +319,7 @@ def test_events_are_a_line_each_and_with_json_a_document_each(daemon: Daemon) ->
     async def tell() -> None:
         for event in (RUNNING, CLOSED):
             while not daemon.server.notify("jobs", msgpack.packb(event)):  # until somebody listens
-                await asyncio.sleep(0.01)  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     for options in ((), ("--json",)):
         asyncio.run_coroutine_threadsafe(tell(), daemon.loop)
