@@ -115,7 +115,7 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 	rm -rf "$(DESTDIR)$(OPTDIR)"; mv "$(NEW)" "$(DESTDIR)$(OPTDIR)"; \
 	install -d "$(DESTDIR)$(PREFIX)/bin"; \
 	for command in cryptod cryptoctl; do ln -sfn "$(OPTDIR)/bin/$$command" "$(DESTDIR)$(PREFIX)/bin/$$command"; done; \
-	for unit in cryptod.service cryptod.socket; do \
+	for unit in cryptod.service cryptod.socket cryptod-metrics@.service cryptod-metrics.socket; do \
 		install -D -m 0644 "packaging/systemd/$$unit" "$(DESTDIR)$(SYSTEMDUNITDIR)/$$unit"; \
 		sed -i 's|/opt/cryptod|$(OPTDIR)|' "$(DESTDIR)$(SYSTEMDUNITDIR)/$$unit"; \
 	done; \
@@ -137,10 +137,11 @@ test-deb: .venv/.made ## Build that package, check it with lintian, and install,
 	$(BIN)/pytest tests/systemd/package.py $(PYTEST_ARGS)
 
 uninstall: ## As root: take out what install put in; state and configuration only with PURGE=1
-	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl disable --now cryptod.service cryptod.socket || true; fi
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl disable --now cryptod.service cryptod.socket cryptod-metrics.socket || true; fi
 	rm -rf "$(DESTDIR)$(OPTDIR)" "$(NEW)"
 	rm -f "$(DESTDIR)$(PREFIX)/bin/cryptod" "$(DESTDIR)$(PREFIX)/bin/cryptoctl" \
 		"$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod.service" "$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod.socket" \
+		"$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod-metrics@.service" "$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod-metrics.socket" \
 		"$(DESTDIR)$(SYSUSERSDIR)/cryptod.conf" "$(DESTDIR)$(TMPFILESDIR)/cryptod.conf" \
 		$(foreach page,man8/cryptod.8 man1/cryptoctl.1 man5/cryptod.toml.5,"$(DESTDIR)$(MANDIR)/$(page).gz") \
 		$(foreach command,cryptod cryptoctl,"$(DESTDIR)$(bashdir)/$(command)" "$(DESTDIR)$(zshdir)/_$(command)" \

@@ -171,7 +171,8 @@ class AsyncClient:
     async def subscribe(self, topics: Sequence[str] | None = None) -> dict[str, Any]:
         """Receive events of these topics, by default of ``forecasts``, ``jobs`` and ``conditions``: ``{topics}``.
 
-        Besides there are ``status`` and ``log``, see `protocol.EVENT_TOPICS`.
+        Besides there are ``status``, ``log`` and ``coins``, see `protocol.EVENT_TOPICS`; a forecast that ``coins`` brings is a map,
+        and `read_forecast` makes a `Forecast` of it.
         """
         wanted = None if topics is None else list(topics)
         reply = await self._map("subscribe", wanted)

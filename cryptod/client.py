@@ -48,7 +48,9 @@ from cryptod.replies import Event, Forecast, Forecasts, read_error, read_forecas
 if TYPE_CHECKING:
     from cryptod.asyncclient import AsyncClient as AsyncClient
 
-__all__ = ["AsyncClient", "Client", "ConnectionLost", "DaemonUnreachable", "Event", "Forecast", "Forecasts", "RequestError"]
+__all__ = [
+    "AsyncClient", "Client", "ConnectionLost", "DaemonUnreachable", "Event", "Forecast", "Forecasts", "RequestError", "read_forecast",
+]  # fmt: skip
 
 _CHUNK: Final = 64 * 1024
 _TIMEVAL: Final = struct.Struct("@ll")
@@ -206,7 +208,8 @@ class Client:
     def subscribe(self, topics: Sequence[str] | None = None) -> dict[str, Any]:
         """Receive events of these topics, by default of ``forecasts``, ``jobs`` and ``conditions``: ``{topics}``.
 
-        Besides there are ``status`` and ``log``, see `protocol.EVENT_TOPICS`.
+        Besides there are ``status``, ``log`` and ``coins``, see `protocol.EVENT_TOPICS`; a forecast that ``coins`` brings is a map,
+        and `read_forecast` makes a `Forecast` of it.
         """
         reply = self._map("subscribe", None if topics is None else list(topics))
         self._topics = topics

@@ -50,9 +50,11 @@ TOP_KEYS: Final = ("score", "p_up", "volatility", "expected_return")
 JOB_KINDS: Final = ("incremental", "full")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 NEWS: Final = ("forecasts", "jobs", "conditions")
-"""Topics of what has happened: those that a subscriber gets who names none."""
-EVENT_TOPICS: Final = (*NEWS, "status", "log")
-"""Besides, every two seconds while anybody listens: ``status``, a snapshot of all of the daemon; ``log``, the lines that it has logged."""
+"""What has happened, which one who names no topic subscribes to: that forecasts were published; each step of a job; conditions raised and
+cleared."""
+EVENT_TOPICS: Final = (*NEWS, "coins", "status", "log")
+"""``coins``: each forecast itself, as `get` gives it, a quarter of a megabyte for each hundred coins. Every two seconds: ``status``, a
+snapshot of all of the daemon; ``log``, the lines that it has logged."""
 EVENT: Final = "event"
 """The one notification that the daemon sends: ``[2, "event", [topic, payload]]``."""
 EVENT_LOST: Final = "lost"
@@ -224,7 +226,7 @@ COMMANDS: Final = {
             "subscribe",
             Subscribe,
             False,
-            "Receive notifications `event` on this connection: forecasts, jobs, conditions; status and log where they are named.",
+            "Receive notifications `event` on this connection: forecasts, jobs, conditions; coins, status and log where they are named.",
             "{topics}",
         ),
     )

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, NoReturn, get_type_hints
 
 from cryptod.client import Client
 from cryptod.errors import CryptodError, DaemonUnreachable
-from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, JOB_KINDS, LOG_LEVELS, TOP_KEYS, WINDOWS
+from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, EVENT_TOPICS, JOB_KINDS, LOG_LEVELS, TOP_KEYS, WINDOWS
 from ctl import jobs, render
 from ctl.session import Session
 from ctl.terminal import Screen, screen, wrap
@@ -165,6 +165,33 @@ def _train(session: Session, parameters: tuple[Any, ...]) -> int:
     return _page("train", jobs.enqueued)(session, parameters)
 
 
+def _events(session: Session, parameters: tuple[Any, ...]) -> int:
+    from ctl.events import follow
+
+    return follow(session, *parameters)
+
+
+def _metrics(session: Session, parameters: tuple[Any, ...]) -> int:
+    from pathlib import Path
+
+    from ctl import metrics
+
+    options = session.options
+    if options.http:
+        from ctl import scrape
+
+        scrape.serve(session.client)
+        return DONE
+    data, error = metrics.now(session.client, "prometheus" if options.textfile else options.format)
+    if options.textfile:
+        metrics.write_textfile(Path(options.textfile), data)
+    if error is not None:
+        raise error
+    if not options.textfile:
+        sys.stdout.write(data.decode())
+    return DONE
+
+
 def _row(command: str) -> Callable[[Session, tuple[Any, ...]], int]:
     return _page(command, lambda reply, screen, now: render.schedule([reply], screen, now))
 
@@ -227,6 +254,18 @@ VERBS: Final = {
         Verb("cache stats", "cache_stats", _page("cache_stats", render.cache_stats)),
         Verb("cache pregenerate", "cache_pregenerate", _page("cache_pregenerate", render.cache_pregenerate), timeout=300.0),
         Verb("cache clear", "cache_clear", _page("cache_clear", render.cache_clear)),
+        Verb(
+            "metrics", "status", _metrics, "What monitoring wants to know, as OpenMetrics.",
+            (
+                ("--format", {"choices": ("openmetrics", "prometheus"), "default": "openmetrics", "help": "default: %(default)s"}),
+                ("--textfile", {"metavar": "PATH", "help": "replace this file instead, for node_exporter's textfile collector"}),
+                ("--http", {"action": "store_true", "help": "answer one scrape on standard input, a socket (cryptod-metrics.socket)"}),
+            ),
+        ),
+        Verb(
+            "events", "subscribe", _events, "What happens, as it happens: forecasts, jobs, conditions.",
+            (("--count", {"metavar": "N", "type": int, "help": "end after so many"}),),
+        ),
         Verb("log level", "log_level", _page("log_level", render.log_level)),
         Verb("ping", "ping", _ping),
     )
@@ -244,6 +283,7 @@ FIELDS: Final[dict[str, dict[str, Any]]] = {
     "limit": {"metavar": "N", "help": "how many (default: %(default)s)"},
     "job": {"metavar": "ID", "help": "the number that `cryptoctl jobs` shows"},
     "name": {"metavar": "NAME", "help": "a periodic job: incremental, full or pregenerate"},
+    "topics": {"metavar": "TOPIC", "help": f"{', '.join(EVENT_TOPICS)} (default: all but coins, which is each forecast itself)"},
     "level": {"choices": LOG_LEVELS, "help": "from which level on"},
     "steps": {"metavar": "N", "help": "how many promotions (default: %(default)s)"},
 }

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -529,6 +529,36 @@ async def test_events_for_a_client_that_does_not_read_are_dropped_counted_and_to
     assert heard[-1] == [2, "event", ["lost", {"count": 2000 - sent}]]
     assert len(heard) == 2 + sent
     sloth.close()
+
+
+async def test_each_coins_forecast_goes_to_those_only_who_named_that_topic(house: House) -> None:
+    bot, other = await house.client(), await house.client()
+    assert (await bot.ask(1, "subscribe", [["coins"]]))[3] == {"topics": ["coins"]}
+    await other.ask(1, "subscribe", [])
+    await house.server.broadcast("coins", (pack({"number": number}) for number in range(300)))
+    heard = await bot.receive(300)
+    assert [message[2][1]["number"] for message in heard] == list(range(300))
+    assert house.server.notify("jobs", pack({"id": 1})) == 1
+    assert await other.receive() == [[2, "event", ["jobs", {"id": 1}]]]
+
+
+async def test_a_broadcast_is_interrupted_for_the_other_clients(house: House) -> None:
+    bot, reader = await house.client(), await house.client()
+    await bot.ask(1, "subscribe", [["coins"]])
+    made = 0
+
+    def payloads() -> Iterator[bytes]:
+        nonlocal made
+        while made < 50_000:
+            made += 1
+            yield pack("x" * 200)
+
+    broadcast = asyncio.create_task(house.server.broadcast("coins", payloads()))
+    await asyncio.sleep(0)
+    assert (await reader.ask(7, "no_such_command", []))[1] == 7
+    assert made < 50_000, "it was answered before the last event was made"
+    await broadcast
+    assert made == 50_000
 
 
 # -------------------------------------------------------------------------------------------------- start and stop

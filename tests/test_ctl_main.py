@@ -180,7 +180,7 @@ def test_every_verb_shows_a_page_and_with_json_one_document(daemon: Daemon, line
 
 def test_every_command_of_the_protocol_has_a_verb() -> None:
     served = {verb.command for verb in ctl.VERBS.values()}
-    assert set(COMMANDS) - served == {"get", "candles", "subscribe"}  # asked by `get`, `plot`, `train --follow`
+    assert set(COMMANDS) - served == {"get", "candles"}  # asked by `get`, which asks get or get_many, and by `plot`
 
 
 def test_the_parameters_of_every_verb_are_those_of_the_protocol(daemon: Daemon) -> None:
@@ -314,6 +314,28 @@ def test_following_with_json_prints_only_the_job_as_it_ended(daemon: Daemon) -> 
     daemon.story = [RUNNING, CLOSED]
     found = run(daemon.path, "train", "full", "--follow", "--json")
     assert json.loads(found.stdout)["state"] == "done"
+
+
+def test_events_are_a_line_each_and_with_json_a_document_each(daemon: Daemon) -> None:
+    async def tell() -> None:
+        for event in (RUNNING, CLOSED):
+            while not daemon.server.notify("jobs", msgpack.packb(event)):  # until somebody listens
+                await asyncio.sleep(0.01)
+
+    for options in ((), ("--json",)):
+        asyncio.run_coroutine_threadsafe(tell(), daemon.loop)
+        found = run(daemon.path, "events", "jobs", "--count", "2", *options)
+        assert (found.returncode, found.stderr) == (0, "")
+        first, last = found.stdout.splitlines()
+        if options:
+            assert json.loads(first) == {"topic": "jobs", "payload": RUNNING}
+            assert json.loads(last)["payload"]["state"] == "done"
+        else:
+            assert first.startswith("2023-06-01 12:14  jobs        full retrain 12")
+            assert "full retrain 12 done in" in last
+    refused = run(daemon.path, "events", "job")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "there is no topic 'job' (topics: forecasts, jobs, conditions, coins)" in refused.stderr
 
 
 def test_following_outlives_lost_events(daemon: Daemon) -> None:

@@ -100,6 +100,10 @@ def status(service: Service) -> dict[str, Any]:
         },
         "schedule": service.scheduler.describe(now),
         "ledger": _describe_ledger(service),
+        "control": {"connections": len(service.control.connections), "requests": service.control.requests, **{
+            kind: service.control.counts[kind]
+            for kind in ("errors", "malformed", "refused_connections", "dropped_events", "dropped_clients")
+        }},
         "memory": {
             "pss_total": resources.pss_total, "pss_daemon": resources.pss_daemon, "pss_children": resources.pss_children,
             "peak_total": service.peak_pss, "limit": resources.memory_limit, "processes": resources.processes,

@@ -19,7 +19,7 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cryptod.daemon.crowd import Crowd
+from cryptod.daemon.crowd import TURN_S, Crowd
 from cryptod.daemon.dispatch import NOT_UNDERSTOOD, Commands, Dispatch, Express, Handler, Ready, decode_call, failure, pack, subscribe
 from cryptod.daemon.framing import Frames, Malformed, TooLarge
 from cryptod.daemon.listening import BACKLOG, Peer, bind, inherited_sockets, may_change, unlink_if_ours
@@ -153,11 +153,25 @@ class ControlServer:
 
     def notify(self, topic: str, payload: bytes) -> int:
         """Send an event (``payload``: MessagePack) to those who subscribed to ``topic``; to how many it was sent."""
-        listeners = [connection for connection in self.connections if topic in connection.peer.topics]
+        listeners = self._listeners(topic)
         if not listeners:
             return 0
-        data = b"".join((b"\x93", pack(NOTIFICATION), pack(EVENT), b"\x92", pack(topic), payload))
+        data = _event(topic, payload)
         return sum(connection.send_event(data) for connection in listeners)
+
+    async def broadcast(self, topic: str, payloads: Iterable[bytes]) -> None:
+        """Many events one after the other, in turns of half a millisecond, between which the other clients are answered."""
+        end, listeners = 0.0, self._listeners(topic)
+        for payload in payloads if listeners else ():
+            if monotonic() > end:
+                await asyncio.sleep(0)
+                end, listeners = monotonic() + TURN_S, self._listeners(topic)
+            data = _event(topic, payload)
+            for connection in listeners:
+                connection.send_event(data)
+
+    def _listeners(self, topic: str) -> list[_Connection]:
+        return [connection for connection in self.connections if topic in connection.peer.topics]
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -426,6 +440,10 @@ class _Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         self._transport.abort()
+
+
+def _event(topic: str, payload: bytes) -> bytes:
+    return b"".join((b"\x93", pack(NOTIFICATION), pack(EVENT), b"\x92", pack(topic), payload))
 
 
 def _allow_descriptors(wanted: int) -> None:

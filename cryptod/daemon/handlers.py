@@ -21,10 +21,10 @@ from cryptod.daemon import account
 from cryptod.daemon.control import Ready
 from cryptod.daemon.dispatch import NOT_UNDERSTOOD
 from cryptod.daemon.listening import Peer
-from cryptod.daemon.publisher import HEADER
 from cryptod.daemon.recent import MAX_HOURS
 from cryptod.daemon.service import Service
 from cryptod.daemon.symbols import spelt_out
+from cryptod.daemon.wire import FRESH, answer
 from cryptod.errors import CryptodError, DataError, RequestError, StoreError
 from cryptod.market import parse_symbol
 from cryptod.protocol import (
@@ -51,23 +51,13 @@ from cryptod.protocol import (
     Top,
     Train,
 )
-from cryptod.store.forecasts import Entry
 
 _decode_get: Final = msgspec.msgpack.Decoder(
     tuple[Literal[0], Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)], Literal["get"], tuple[str]]
 ).decode
 """The kind of a request, its id, the command, the symbol."""
-_FRESH: Final = HEADER + b"\xa5stale\xc2\xa6reason\xc0"
-_STALE: Final = HEADER + b"\xa5stale\xc3\xa6reason"
-_AGE: Final = struct.Struct(">9sq5sd").pack
-_EXPRESS: Final = struct.Struct(f">3sI{1 + len(_FRESH) + 9}sq5sd").pack
-_EXPRESS_FRESH: Final = b"\xc0" + _FRESH + b"\xa7expires\xd3"
-
-
-def answer(entry: Entry, now: int, reason: str | None) -> tuple[bytes, bytes]:
-    """A forecast as it goes over the wire: why it is stale if it is, until when it is cached, how old it is now; and the rendered pairs."""
-    state = _FRESH if reason is None else _STALE + msgpack.packb(reason)
-    return state + _AGE(b"\xa7expires\xd3", entry.expires, b"\xa3age\xcb", max(0, now - entry.issued) / 1000), entry.body
+_EXPRESS: Final = struct.Struct(f">3sI{1 + len(FRESH) + 9}sq5sd").pack
+_EXPRESS_FRESH: Final = b"\xc0" + FRESH + b"\xa7expires\xd3"
 
 
 def _exact(text: str, unknown: RequestError) -> str:

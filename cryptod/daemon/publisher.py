@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any, Final, TypeVar
 
@@ -121,6 +121,8 @@ class Publisher:
         self.refused: dict[str, str] = {}
         self.generation = 0
         self.promoted_at = 0
+        self.announce: Callable[[list[Entry], int], Awaitable[None]] | None = None
+        """Told of each forecast that is new, once it can be had."""
         self.pinned_at = int(self._records.get("pinned") or 0)
         """Since when (UTC ms) nothing may be promoted in the place of what serves; 0 if that is the gate's business."""
         saved: dict[str, Any] = self._records.get("published") or {}
@@ -287,7 +289,10 @@ class Publisher:
             return
         forecasts = await self.on_disk(self._forecast, symbols, cutoff)
         await self.on_disk(self._record, forecasts, now)
-        await self._keep(await self.on_disk(self._entries, forecasts, now, now + ttl_ms))
+        entries = await self.on_disk(self._entries, forecasts, now, now + ttl_ms)
+        await self._keep(entries)
+        if self.announce is not None:
+            await self.announce(entries, now)
 
     async def _keep_behind(self, entry: Entry) -> None:
         """As `_keep`, but the disk has it a moment later than who waits for it: it is only for the next start."""
@@ -396,6 +401,8 @@ class Publisher:
                         return last  # what is not in the ledger is shown to nobody
                 [entry] = self._entries(forecasts, unchanged.issued if unchanged else now, expires)
             await self._keep_behind(entry)
+            if unchanged is None and self.announce is not None:
+                await self.announce([entry], now)
         return entry
 
     async def fill(self, symbols: Iterable[str], now: int) -> None:

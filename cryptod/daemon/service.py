@@ -39,13 +39,14 @@ from cryptod.daemon.scoring import Scoring
 from cryptod.daemon.symbols import SymbolIndex
 from cryptod.daemon.training import Training
 from cryptod.daemon.watchdog import Notifier, Watchdog, keep_pinging, watchdog_interval
+from cryptod.daemon.wire import answer
 from cryptod.errors import CheckpointError, CryptodError, RequestError, StoreError
 from cryptod.forecast.drift import Alarm
 from cryptod.forecast.model import Model
 from cryptod.market import Panel
 from cryptod.store.candles import CandleStore
 from cryptod.store.checkpoints import CheckpointStore
-from cryptod.store.forecasts import ForecastCache
+from cryptod.store.forecasts import Entry, ForecastCache
 from cryptod.store.jobs import JobStore
 from cryptod.store.ledger import Ledger
 from cryptod.training import base_model
@@ -189,6 +190,7 @@ class Service:
         self.index()
         last_runs, paused = self.records.get("last_runs") or {}, self.records.get("paused") or ()
         self.scheduler = Scheduler(periodic_rows(self.config), last_runs, self.first_start, paused)
+        self.publisher.announce = self._announce
         commands, allowed = self._commands(self), may_change(os.getuid(), self.config.socket.group)
         self.control = ControlServer(commands.table(), allowed=allowed, express=commands.express)
         self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self.monotonic)
@@ -507,6 +509,10 @@ class Service:
     def _notify(self, topic: str, payload: Mapping[str, Any]) -> None:
         if hasattr(self, "control"):
             self.control.notify(topic, msgpack.packb(dict(payload)))
+
+    async def _announce(self, entries: list[Entry], now: int) -> None:
+        """Each new forecast to those who follow ``coins``."""
+        await self.control.broadcast("coins", (b"".join(answer(entry, now, None)) for entry in entries))
 
     def trouble(self, symbol: str) -> str:
         """What is known to be wrong with a coin, in words, or nothing."""

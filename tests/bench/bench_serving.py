@@ -9,6 +9,7 @@ turns, so that a busy moment of the machine meets all of it alike:
 * raw: a request to the control socket and the bytes of its reply, undecoded;
 * client: `Client.get`, decoded to a `Forecast`;
 * redis: redis-py with hiredis, GET of the same bytes and their decoding with msgpack;
+* the same while all forecasts are made anew ten times a second, with and without bots that follow each of them;
 * the rate with several client processes, of the control socket and of a bare epoll server with the same bytes.
 """
 
@@ -222,6 +223,60 @@ def while_it_refreshes(daemon: Daemon, refreshes: int) -> Iterator[Figure]:
     yield Figure("refresh_seconds", statistics.median(seconds), "s", 0.3, "lower")
 
 
+def follow(path: str, start: Any, stop: Any, counts: Any) -> None:
+    """A bot: every new forecast of every coin, until ``stop``; how many there were, and how many were dropped."""
+    heard = dropped = 0
+    with Client(path) as client:
+        client.subscribe(["coins"])
+        start.wait()
+        while not stop.is_set():
+            event = client.next_event(0.2)
+            if event is not None:
+                heard, dropped = (heard + 1, dropped) if event.topic == "coins" else (heard, dropped + int(event.payload["count"]))
+    counts.put((heard, dropped))
+
+
+def while_bots_follow(daemon: Daemon, bots: int, seconds: float) -> Iterator[Figure]:
+    """All forecasts made anew ten times a second, with and without bots that are sent each of them, in turns of half a second's work."""
+    context = multiprocessing.get_context("fork")
+    found: dict[str, list[float]] = {"nobody": [], "bots": []}
+    heard = lost = 0
+    spent = 0.0
+    for turn in range(4):
+        who = ("nobody", "bots")[turn % 2]
+        start, stop, counts = context.Barrier((bots if who == "bots" else 0) + 1), context.Event(), context.Queue()
+        arguments = str(daemon.socket), start, stop, counts
+        crowd = [context.Process(target=follow, args=arguments, daemon=True) for _ in range(start.parties - 1)]
+        for one in crowd:
+            one.start()
+        start.wait()
+        began = time.monotonic()
+
+        def work(end: float = began + seconds) -> None:
+            with daemon.client() as other:
+                while (now := time.monotonic()) < end:
+                    other.cache_pregenerate()
+                    time.sleep(max(0.0, now + 0.1 - time.monotonic()))
+
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        with daemon.client() as client:
+            found[who] += [took * 1000 for _, took in gets(client, lambda: not worker.is_alive())]  # noqa: B023 - asked in this turn only
+        took = time.monotonic() - began
+        stop.set()
+        for one in crowd:
+            events, dropped = counts.get()
+            heard, lost = heard + events, lost + dropped
+            one.join()
+        spent += took if crowd else 0.0
+    p50, p99 = ({who: percentile(times, share) for who, times in found.items()} for share in (0.5, 0.99))
+    print(f"\n{bots} bots: {heard / bots / spent:,.0f} forecasts a second to each of them, {lost} dropped")
+    print(f"a get meanwhile: p50 {p50['bots']:.3f} ms (without bots {p50['nobody']:.3f}), p99 {p99['bots']:.3f} ms ({p99['nobody']:.3f})")
+    yield Figure("events_to_each_bot", heard / bots / spent, "1/s", None, "higher")
+    yield Figure("get_client_p50_events", p50["bots"], "ms", None, "lower", p50["nobody"], p50["bots"] / p50["nobody"])
+    yield Figure("get_client_p99_events", p99["bots"], "ms", 2.0, "lower", p99["nobody"], p99["bots"] / p99["nobody"])
+
+
 # -------------------------------------------------------------------------------------------------- from the start on
 
 
@@ -260,6 +315,7 @@ def main() -> None:
     parser.add_argument("--coins", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each kind of call")
     parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--bots", type=int, default=4, help="that follow every forecast")
     options = parser.parse_args()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as name, house(options.coins) as daemon:
@@ -268,6 +324,7 @@ def main() -> None:
         figures += command_line(daemon, 21)
         figures += one_client(daemon, folder, options.seconds)
         figures += many_clients(daemon, folder, options.clients, options.seconds)
+        figures += while_bots_follow(daemon, options.bots, options.seconds)
         figures += while_it_trains(daemon)
         daemon.stop()
         with house(options.coins, speed=REFRESH_SPEED, trained=False, after=daemon, CRYPTOD_INCREMENTAL_ENABLED="false") as sped:

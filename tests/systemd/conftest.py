@@ -29,7 +29,7 @@ def installed(box_is_possible: None, tmp_path_factory: pytest.TempPathFactory) -
     if ready := os.environ.get("BOX_INSTALLED"):
         tree = Path(ready)
         subprocess.run(["cp", "-r", "cryptod", "ctl", *tree.glob("opt/cryptod/lib/python*/site-packages")], cwd=ROOT, check=True)
-        for unit in ("cryptod.service", "cryptod.socket"):
+        for unit in ("cryptod.service", "cryptod.socket", "cryptod-metrics@.service", "cryptod-metrics.socket"):
             subprocess.run(["cp", f"packaging/systemd/{unit}", f"{ready}/usr/lib/systemd/system/"], cwd=ROOT, check=True)
         yield tree
         return

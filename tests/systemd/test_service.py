@@ -202,3 +202,14 @@ def test_no_client_is_refused_across_restarts(daemon: Box) -> None:
         daemon.run("systemctl restart cryptod")
     daemon.wait("! pgrep -x cryptoctl", seconds=30)
     assert daemon.run("cat /tmp/refused").stdout == ""
+
+
+def test_metrics_are_served_over_http_where_that_was_asked_for_and_by_nobody_between_two_scrapes(daemon: Box) -> None:
+    assert daemon.run("systemctl is-enabled cryptod-metrics.socket", check=False).stdout.strip() == "disabled"
+    daemon.run("systemctl start cryptod-metrics.socket")
+    scrape = """python3 -c 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:9477/metrics", timeout=60).read().decode())'"""
+    assert "\ncryptod_up 1.0\n" in daemon.run(scrape).stdout
+    daemon.run("systemctl stop cryptod.service cryptod.socket")
+    assert "\ncryptod_up 0.0\n" in daemon.run(scrape).stdout
+    daemon.wait("test -z \"$(systemctl list-units -q --state=running 'cryptod-metrics@*')\"")
+    daemon.run("systemctl stop cryptod-metrics.socket")

@@ -16,6 +16,8 @@ PROGRAM = (
     "/usr/local/bin/cryptoctl",
     "/usr/lib/systemd/system/cryptod.service",
     "/usr/lib/systemd/system/cryptod.socket",
+    "/usr/lib/systemd/system/cryptod-metrics.socket",
+    "/usr/lib/systemd/system/cryptod-metrics@.service",
     "/usr/lib/sysusers.d/cryptod.conf",
     "/usr/lib/tmpfiles.d/cryptod.conf",
     "/usr/local/share/man/man8/cryptod.8.gz",
