@@ -90,6 +90,10 @@ class AsyncClient:
         """
         return await self._map("scores", symbol, window)
 
+    async def report(self, window: str = "30d") -> str:
+        """One HTML page: what is forecast, and how the forecasts of the last ``7d``, ``30d`` or ``90d`` have done; as slow as `scores`."""
+        return str((await self._map("report", window))["html"])
+
     async def symbols(self) -> dict[str, Any]:
         """``{followed, left_out}``: the coins that are followed, and those left out, with the reason."""
         return await self._map("symbols")

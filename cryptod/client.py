@@ -127,6 +127,10 @@ class Client:
         """
         return self._map("scores", symbol, window)
 
+    def report(self, window: str = "30d") -> str:
+        """One HTML page: what is forecast, and how the forecasts of the last ``7d``, ``30d`` or ``90d`` have done; as slow as `scores`."""
+        return str((self._map("report", window))["html"])
+
     def symbols(self) -> dict[str, Any]:
         """``{followed, left_out}``: the coins that are followed, and those left out, with the reason."""
         return self._map("symbols")

@@ -109,6 +109,10 @@ class Jobs(NamedTuple):
     limit: int = 20
 
 
+class Page(NamedTuple):
+    window: str = "30d"
+
+
 class LogLines(NamedTuple):
     limit: int = 50
 
@@ -162,6 +166,13 @@ COMMANDS: Final = {
             False,
             "How the forecasts have done whose outcome is known: all of them, or one coin's.",
             "a scorecard: pooled, by horizon, by coin; see cryptod.scorecard",
+        ),
+        Command(
+            "report",
+            Page,
+            False,
+            "One HTML page: the forecasts, and how those of the window have done; needs no network to be read.",
+            "{html}",
         ),
         Command(
             "symbols",

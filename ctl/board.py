@@ -193,7 +193,7 @@ def _training(board: Board, width: int, now: int) -> Text:
     share = jobs.job_share(job)
     elapsed = max(0, now - job["started"]) / 1000
     left = f", about {duration(elapsed * (1 - share) / share)} left" if share > 0.02 else ""
-    text = Text(jobs.KIND_WORDS.get(job["kind"], job["kind"]) + " ", style="cyan", no_wrap=True, overflow="ellipsis")
+    text = Text(f"{jobs.KIND_WORDS.get(job['kind'], job['kind'])} ", style="cyan", no_wrap=True, overflow="ellipsis")
     text.append_text(_batches(job)).append(f" {bar(share, max(6, min(24, width - 52)))} {percent(share, 0)}", style="cyan")
     return text.append(f" {duration(elapsed)}{left}  {jobs.job_text(job)}", style="default")
 
@@ -393,8 +393,9 @@ def _panel(name: str, body: RenderableType) -> Panel:
 
 def _family_table(board: Board, family: list[Map]) -> RenderableType:
     grid = Table.grid(padding=(0, 2, 0, 0))
-    for side in ("left", "right", "right", "right"):
-        grid.add_column(justify=side, no_wrap=True)  # type: ignore[arg-type]  # one of rich's literals
+    grid.add_column(no_wrap=True)
+    for _ in range(3):
+        grid.add_column(justify="right", no_wrap=True)
     for process in family:
         pids = ", ".join(map(str, process["pids"]))
         grid.add_row(Text(process["name"], style="cyan"), size(process["pss"]), f"{process['cpu']:.0f} %", Text(f"pid {pids}", style="dim"))

@@ -157,6 +157,22 @@ def _scores(session: Session, parameters: tuple[Any, ...]) -> int:
     return DONE
 
 
+def _report(session: Session, parameters: tuple[Any, ...]) -> int:
+    from pathlib import Path
+
+    reply = session.client.call("report", *parameters)
+    if session.options.out == "-":
+        sys.stdout.write(reply["html"])
+        return DONE
+    path = Path(session.options.out)
+    try:
+        path.write_text(reply["html"], encoding="utf-8")
+    except OSError as error:
+        raise CryptodError(f"{path} cannot be written: {error.strerror}", hint="name a folder that exists and may be written to") from error
+    session.show({"path": str(path), "bytes": path.stat().st_size}, lambda: [render.written(path, session.screen)])
+    return DONE
+
+
 def _train(session: Session, parameters: tuple[Any, ...]) -> int:
     if session.options.follow:
         from ctl.follow import follow
@@ -225,6 +241,11 @@ VERBS: Final = {
                 ("--all", {"action": "store_true", "help": "every hour ahead, not only 1, 2, 4, 8, 12 and 24"}),
                 ("--coins", {"action": "store_true", "help": "a line for each coin, the least skill first"}),
             ),
+            timeout=300.0,
+        ),
+        Verb(
+            "report", "report", _report,
+            options=(("--out", {"metavar": "FILE", "default": "cryptod.html", "help": "a file, or - for standard output (%(default)s)"}),),
             timeout=300.0,
         ),
         Verb(

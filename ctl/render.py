@@ -6,11 +6,14 @@ of one; a key may be missing, then its row is), and no socket. ``now`` is the da
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctl.jobs import job_line
 from ctl.terminal import Screen, spark, wrap
 from ctl.units import PriceScale, ago, counted, duration, names, number, percent, price, size, stamp
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Map = dict[str, Any]
 HORIZONS = (1, 2, 4, 8, 12, 24)
@@ -269,10 +272,11 @@ def top(rows: list[Map], screen: Screen, now: int, *, by: str, horizon: int) -> 
     align = "><>>>>><"
     if screen.width >= WIDE:
         heads[3:3] = ["24 h", "Last day"]
-        for cells, row in zip(table, rows):
+        for line, row in zip(table, rows):
             change = row.get("change_24h")
             paint = "green" if (change or 0.0) > 0 else "red"
-            cells[3:3] = [(percent(change, 2, sign=True), paint), (spark(row.get("recent") or [], 12), paint)]
+            day: list[str | tuple[str, str]] = [(percent(change, 2, sign=True), paint), (spark(row.get("recent") or [], 12), paint)]
+            line[3:3] = day
         align = "><>><>>>><"
     lines += screen.table(table, align, heads)
     quotes = sorted({row["symbol"].partition("/")[2] for row in rows})
@@ -420,6 +424,11 @@ def amended(reply: Map, screen: Screen, now: int) -> list[str]:
 def log_level(reply: Map, screen: Screen, now: int) -> list[str]:
     """``{level, was}``"""
     return [f"the daemon logs from {reply['level']} on (it was {reply['was']}), until its next start or reload"]
+
+
+def written(path: Path, screen: Screen) -> str:
+    """A file that was written, and how large it is."""
+    return f"{path}: {size(path.stat().st_size)}; it opens in any browser and needs no network"
 
 
 def log_lines(rows: list[Map], screen: Screen, now: int) -> list[str]:

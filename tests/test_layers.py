@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cryptod.backtest",),
     ("cryptod.daemon",),
     ("cryptod.worker",),
+    ("cryptod.livepage",),
     ("cryptod.training", "cryptod.report", "cryptod.scorecard"),
     ("cryptod.forecast", "cryptod.ingest"),
     ("cryptod.store", "cryptod.config", "cryptod.simulator"),

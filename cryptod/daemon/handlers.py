@@ -45,6 +45,7 @@ from cryptod.protocol import (
     Level,
     LogLines,
     Nothing,
+    Page,
     Periodic,
     Rollback,
     Scores,
@@ -69,6 +70,14 @@ def _exact(text: str, unknown: RequestError) -> str:
 
 
 log = logs.get_logger("handlers")
+
+
+def _check_window(window: str) -> None:
+    if window not in WINDOWS:
+        near = difflib.get_close_matches(window[:32], WINDOWS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(WINDOWS)}"
+        raise RequestError("bad_request", f"window is {window[:32]!r}", hint=hint)
+
 
 COINS_PER_TURN: Final = 8
 """Coins that are looked for by their spelling before the other clients get their turn."""
@@ -168,10 +177,7 @@ class Handlers:
         return await self._service.recent.of(symbol, request.hours, self._service.collection.collected_to)
 
     async def scores(self, request: Scores, _: Peer) -> Ready:
-        if request.window not in WINDOWS:
-            near = difflib.get_close_matches(request.window[:32], WINDOWS, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(WINDOWS)}"
-            raise RequestError("bad_request", f"window is {request.window[:32]!r}", hint=hint)
+        _check_window(request.window)
         symbol = ""
         unknown: RequestError | None = None
         if request.symbol is not None:
@@ -183,6 +189,17 @@ class Handlers:
         if unknown is not None and not found.issued:
             raise unknown
         return Ready(found.card)
+
+    async def report(self, request: Page, _: Peer) -> dict[str, Any]:
+        _check_window(request.window)
+        service = self._service
+
+        def told() -> bytes:
+            said = {"status": account.status(service), "jobs": service.training.recent(500), "followed": service.collection.followed}
+            packed: bytes = msgpack.packb(said)
+            return packed
+
+        return {"html": await service.scorecards.page(request.window, service.state / "candles", told)}
 
     def symbols(self, _: Nothing, __: Peer) -> dict[str, Any]:
         return account.symbols(self._service)

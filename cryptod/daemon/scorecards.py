@@ -1,4 +1,4 @@
-"""The scorecards that are handed out: made in a child, one at a time, and kept for as long as no newer score is in the ledger.
+"""The scorecards and reports that are handed out: made in a child, one at a time; cards are kept while no newer score is in the ledger.
 
 Knows the pool and the ledger's newest score; nothing of how a scorecard is made or what is in it. The ledger of a window is tens of
 megabytes, and reading it takes seconds: the loop starts a child, goes on answering, and hands on the bytes that come back. Those who ask
@@ -16,7 +16,7 @@ from cryptod.errors import RequestError, WorkerError
 from cryptod.logs import get_logger
 from cryptod.protocol import ERROR_CODES, WINDOWS
 from cryptod.store.ledger import Ledger
-from cryptod.worker.messages import Failed, Report, Scored, ScoreOrder
+from cryptod.worker.messages import Failed, Paged, Report, ReportOrder, Scored, ScoreOrder
 from cryptod.worker.pool import Pool
 
 DEADLINE: Final = 300.0
@@ -61,18 +61,32 @@ class Scorecards:
         if not task.cancelled():
             task.exception()  # those who wait are told; that nobody waits any more is no defect
 
+    async def page(self, window: str, candles: Path, told: Callable[[], bytes]) -> str:
+        """The live report of a window as HTML. ``told()``: what the daemon says of itself when it is begun, see `ReportOrder`."""
+        async with self._one_at_a_time:
+            order = ReportOrder(now=self._now(), ledger=str(self._path), candles=str(candles), hours=WINDOWS[window], told=told())
+            found = await self._carry_out(order)
+        assert isinstance(found, Paged)
+        log.info("report made", window=window, bytes=len(found.html), peak_rss=found.peak_rss, duration=round(found.seconds, 3))
+        return found.html
+
+    async def _carry_out(self, order: ScoreOrder | ReportOrder) -> Report:
+        try:
+            found = await self._pool.run(order, on_report=_heard, deadline_s=DEADLINE, silence_s=SILENCE)
+        except WorkerError as error:
+            if self._pool.stopping:
+                raise RequestError("shutting_down", "the daemon is stopping", hint="ask again when it is back") from error
+            raise
+        if isinstance(found, Failed):
+            raise RequestError(found.code if found.code in ERROR_CODES else "internal", found.error, hint=found.hint)
+        return found
+
     async def _make(self, asked: Asked) -> Scored:
         async with self._one_at_a_time:
             mark = self._ledger.scores_mark()
-            order = ScoreOrder(now=self._now(), ledger=str(self._path), hours=WINDOWS[asked.window], symbol=asked.symbol)
-            try:
-                found = await self._pool.run(order, on_report=_heard, deadline_s=DEADLINE, silence_s=SILENCE)
-            except WorkerError as error:
-                if self._pool.stopping:
-                    raise RequestError("shutting_down", "the daemon is stopping", hint="ask again when it is back") from error
-                raise
-        if isinstance(found, Failed):
-            raise RequestError(found.code if found.code in ERROR_CODES else "internal", found.error, hint=found.hint)
+            found = await self._carry_out(
+                ScoreOrder(now=self._now(), ledger=str(self._path), hours=WINDOWS[asked.window], symbol=asked.symbol)
+            )
         assert isinstance(found, Scored)
         if found.forecasts:  # that there is nothing yet is found out quickly, and soon not true any more
             self._kept.pop(asked, None)

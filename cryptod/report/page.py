@@ -56,22 +56,30 @@ def render(results: BacktestResults) -> str:
         written = [("trainings", "Trainings", text)]
     navigation = "".join(f'<a href="#{anchor}">{escape(name)}</a>' for anchor, name, _ in written)
     period = f"{date(results.start)} to {date(results.end - HOUR.ms if results.end > results.start else results.end)}"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>cryptod backtest, {period}</title><style>{STYLE}</style></head><body><main>"
-        f"<header><h1>Backtest, {period}</h1>{_circumstances(summary)}{_headline(summary)}"
+    return document(
+        f"cryptod backtest, {period}",
+        f"<header><h1>Backtest, {period}</h1>{_circumstances(summary)}{headline(summary)}"
         f"{f'<nav>{navigation}</nav>' if navigation else ''}</header>"
-        f"{''.join(text for _, _, text in written)}{_settings(results)}"
-        f"{_footer()}</main><script>{SCRIPT}</script></body></html>\n"
+        f"{''.join(text for _, _, text in written)}{_settings(results)}",
+        f"{method(summary)} Every forecast was made as it would have been issued, from what was known at its cutoff.",
     )
 
 
-def _footer() -> str:
+def document(title: str, body: str, foot: str, *, style: str = "", script: str = "") -> str:
+    """A whole page around its body; ``style`` and ``script`` come after what all pages have."""
     return (
-        f"<footer>Written by cryptod {escape(__version__)}. CRPS is twice the mean pinball loss over nine quantiles; pooled: each "
-        "horizon's over √h. Intervals: 95 %, circular block bootstrap over the hours with Student's t for the number of blocks. t: Diebold "
-        "and Mariano (1995), variance of Newey and West (1987). Every forecast was made as it would have been issued, from what was known "
-        "at its cutoff.</footer>"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head><body><main>{body}"
+        f"<footer>Written by cryptod {escape(__version__)}. {escape(foot)}</footer></main><script>{SCRIPT}{script}</script></body></html>\n"
+    )
+
+
+def method(summary: Summary) -> str:
+    """How the figures were worked out."""
+    return (
+        "CRPS is twice the mean pinball loss over nine quantiles; pooled: each horizon's over √h. Intervals: 95 %, circular "
+        "block bootstrap over the hours with Student's t for the number of blocks. "
+        "t: Diebold and Mariano (1995), variance of Newey and West (1987)."
     )
 
 
@@ -94,7 +102,7 @@ def _ranges(horizons: tuple[int, ...]) -> str:
     return ", ".join(f"{horizon}" for horizon in horizons) + " h"
 
 
-def _headline(summary: Summary) -> str:
+def headline(summary: Summary) -> str:
     """The verdict in a sentence, and the figures that it rests on."""
     if not summary.cells or not summary.references:
         why = "No forecast has an outcome yet" if not summary.cells else "No reference was run beside the forecasts"
@@ -105,7 +113,9 @@ def _headline(summary: Summary) -> str:
         tiles.append(_skill_tile(summary, "random_walk", "simplest reference"))
     won = summary.skill_by_block(strongest) > 0
     if len(won) > 1:
-        tiles.append(_tile(f"{int(won.sum())} of {len(won)}", "28-day blocks won", f"against {name_of(strongest)}"))
+        tiles.append(
+            _tile(f"{int(won.sum())} of {len(won)}", f"{summary.results.block_hours // 24}-day blocks won", f"against {name_of(strongest)}")
+        )
     for nominal in (80, 95):
         if nominal in summary.results.hits:
             observed = summary.coverage(nominal)[summary.scored]

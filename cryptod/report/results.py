@@ -43,6 +43,8 @@ class BacktestResults:
     """With what the backtest was run, as text; line breaks are kept."""
     widths: Mapping[int, Float32] = field(default_factory=dict)
     """Percent -> float32 [T, N, H]: width of that central interval, in log return. Without it, sharpness is that of the examples."""
+    block_hours: int = 28 * 24
+    """Length of the blocks that the period is looked at in."""
     shares: Mapping[str, Float32] = field(default_factory=dict)
     """Forecaster -> float32 [T]: its share in what was served (of the coins, or its weight in a combination)."""
 

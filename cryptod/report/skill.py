@@ -95,7 +95,7 @@ def _between(interval: tuple[float, float]) -> str:
 
 
 def over_time(summary: Summary) -> str:
-    """The running gain, and the skill of each block of 28 days against each reference."""
+    """The running gain, and the skill of each block (28 days, or 7 of a short period) with its interval against each reference."""
     names = summary.references
     body = _keys(names) + '<div class="grid wide">' + figure("Running gain", _running(summary, names))
     if len(names) > 1:
@@ -103,7 +103,8 @@ def over_time(summary: Summary) -> str:
     body += '</div><div class="grid four">' + "".join(_blocks(summary, name) for name in names) + "</div>"
     reading = (
         "Whether the gain is steady. Running: the loss saved so far, in parts of the reference's whole loss, so that it ends at the "
-        "skill; a steady slope is a steady gain, one step is one lucky week. Bars: the skill of each block of 28 days."
+        "skill; a steady slope is a steady gain, one step is one lucky week. Bars: the skill of each block of "
+        f"{summary.results.block_hours // 24} days; upright lines: its 95 % interval."
     )
     return section("time", "Skill over time", reading, body)
 
@@ -122,9 +123,15 @@ def _running(summary: Summary, references: list[str]) -> str:
 def _blocks(summary: Summary, name: str) -> str:
     skills, begins = summary.skill_by_block(name), [begin for begin, _ in summary.blocks]
     places = np.arange(len(skills), dtype=float)
-    chart = Chart(f"Skill against {name_of(name)} by block", (-0.6, len(skills) - 0.4), bounds(skills, include=[0.0], least=LEAST_SKILL))
+    intervals = summary.interval_by_block(name)
+    ends = [end for interval in intervals if interval for end in interval]
+    y = bounds(skills, include=[0.0, *ends], least=LEAST_SKILL)
+    chart = Chart(f"Skill against {name_of(name)} by block", (-0.6, len(skills) - 0.4), y)
     words = [f"from {date(begin)}: {percent(skill, 2, sign=True)}" for begin, skill in zip(begins, skills, strict=True)]
     chart.y_axis(skill_tick).bars(places, skills, ["good" if skill > 0 else "bad" for skill in skills], words)
+    for place, interval in zip(places, intervals, strict=True):
+        if interval:
+            chart.whisker(float(place), *interval, "ink")
     chart.x_axis(places.tolist(), [short_date(begin) for begin in begins])
     won = int((skills > 0).sum())
     return figure(f"Against {name_of(name)}", chart.svg(), f"Better in {won} of {len(skills)} block{'s' * (len(skills) != 1)}.")

@@ -86,6 +86,45 @@ footer{margin-top:3rem;color:var(--soft);font-size:.86rem;border-top:1px solid v
 @media print{.scroll.tall{max-height:none}input{display:none}}
 """
 
+CARDS_STYLE: Final = """
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));gap:.8rem}
+.card{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:.7rem .8rem .55rem;min-width:0;
+content-visibility:auto;contain-intrinsic-size:auto 345px}
+.card[hidden]{display:none}
+.card h3{font-size:1rem;margin:0}.card p{margin:.1rem 0 .25rem;font-size:.86rem;color:var(--soft)}
+.card .quote b{font-size:1.2rem;color:var(--ink);font-variant-numeric:tabular-nums}
+.card table{width:100%;font-size:.84rem;margin:.25rem 0}.card th{text-align:left;font-weight:500;color:var(--soft)}
+.card td{text-align:right}.card td,.card th{padding:.08rem 0;border:0}
+.tools{display:flex;flex-wrap:wrap;gap:.5rem .9rem;align-items:center;max-width:none}
+select{font:inherit;color:inherit;background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:.38rem .5rem}
+.facts th,.facts td{text-align:left;white-space:normal}
+.conditions{list-style:none;padding:0}.conditions li{margin:.3rem 0}
+"""
+
+CARDS_SCRIPT: Final = """
+{
+  const cards = [...document.querySelectorAll('.card')], box = document.getElementById('cards');
+  const search = document.getElementById('card-search'), order = document.getElementById('card-sort');
+  const count = document.getElementById('card-count');
+  const filter = () => {
+    const wanted = search.value.trim().toLowerCase();
+    for (const card of cards) card.hidden = !card.dataset.name.toLowerCase().includes(wanted);
+    const shown = cards.filter(card => !card.hidden).length;
+    count.textContent = shown === cards.length ? `${shown} coins` : `${shown} of ${cards.length} coins`;
+  };
+  const sort = () => {
+    const key = order.value, value = card => Number(card.dataset[key] ?? -Infinity);
+    cards.sort((a, b) => key === 'name' ? (a.dataset.name < b.dataset.name ? -1 : 1) : value(b) - value(a));
+    box.append(...cards);
+  };
+  if (box) {
+    search.addEventListener('input', filter);
+    order.addEventListener('change', sort);
+    filter();
+  }
+}
+"""
+
 SCRIPT: Final = """
 for (const table of document.querySelectorAll('table.sortable')) {
   const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];

@@ -132,10 +132,18 @@ class Summary:
         found: str | None = self.compared[name][0]["verdict"]
         return found
 
+    def interval_by_block(self, name: str) -> list[tuple[float, float] | None]:
+        """95 % interval of each block's skill, None of one that is too short for it."""
+        ours, theirs = self.series(SERVED), self.series(name)
+        known = np.isfinite(ours) & np.isfinite(theirs)
+        gain, lost = (np.where(known, values, 0.0)[:, None] for values in (theirs - ours, theirs))
+        found = [Blocks(known[rows]).estimates(gain[rows], lost[rows])[0] for _, rows in self.blocks]
+        return [None if each.low is None or each.high is None else (each.low, each.high) for each in found]
+
     @cached_property
     def blocks(self) -> list[tuple[int, Bool]]:
-        """(begin of the block, which hours are in it) for blocks of 28 days; a last one of less than two weeks counts to the one before."""
-        length = BLOCK_HOURS * HOUR.ms
+        """(begin of the block, which hours are in it); a last one of less than half its length counts to the one before."""
+        length = self.results.block_hours * HOUR.ms
         number = (self.results.cutoffs - self.results.start) // length
         last = int(number[-1]) if len(number) else 0
         if last > 0 and (self.results.end - self.results.start - last * length) < length // 2:

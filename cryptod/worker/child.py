@@ -27,7 +27,12 @@ from cryptod import logs
 from cryptod.errors import CryptodError, ExchangeError
 from cryptod.worker.messages import Failed, Order, Report
 
-RUNNERS: Final = {"collect": "cryptod.ingest.collector", "train": "cryptod.training.engine", "score": "cryptod.scorecard"}
+RUNNERS: Final = {
+    "collect": "cryptod.ingest.collector",
+    "train": "cryptod.training.engine",
+    "score": "cryptod.scorecard",
+    "report": "cryptod.livepage",
+}
 """Kind of child -> module whose ``run(order, report)`` carries out its orders."""
 LENGTH: Final = 4
 """Bytes of the length (big-endian) that stands before each message."""

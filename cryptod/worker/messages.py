@@ -68,6 +68,18 @@ class ScoreOrder(msgspec.Struct, tag="score", frozen=True, kw_only=True):
     """One coin; empty for all of them."""
 
 
+class ReportOrder(msgspec.Struct, tag="report", frozen=True, kw_only=True):
+    """Write the live report: what is forecast now, and how the forecasts of the ``hours`` before ``now`` have done."""
+
+    job: int = 0
+    now: int
+    ledger: str
+    candles: str
+    hours: int
+    told: bytes
+    """What the daemon says of itself, MessagePack: ``{status, jobs, followed}``."""
+
+
 class Progress(msgspec.Struct, tag="progress", frozen=True, kw_only=True):
     """A beat with news; a child that has sent nothing for a while is taken for hung."""
 
@@ -130,6 +142,15 @@ class Scored(msgspec.Struct, tag="scored", frozen=True, kw_only=True):
     peak_rss: int
 
 
+class Paged(msgspec.Struct, tag="paged", frozen=True, kw_only=True):
+    """The page of a `ReportOrder`: one HTML document."""
+
+    job: int
+    html: str
+    seconds: float
+    peak_rss: int
+
+
 class Finished(msgspec.Struct, tag="finished", frozen=True, kw_only=True):
     """The whole training order is through; each batch has had its own message."""
 
@@ -149,5 +170,5 @@ class Failed(msgspec.Struct, tag="failed", frozen=True, kw_only=True):
     """The error's machine-readable name, see `cryptod.errors`: a full disk is not the exchange's fault."""
 
 
-Order = CollectOrder | TrainOrder | ScoreOrder
-Report = Progress | CollectDone | BatchDone | BatchFailed | Finished | Scored | Failed
+Order = CollectOrder | TrainOrder | ScoreOrder | ReportOrder
+Report = Progress | CollectDone | BatchDone | BatchFailed | Finished | Scored | Paged | Failed

@@ -24,10 +24,22 @@ from cryptod.errors import WorkerError
 from cryptod.worker import child as child_side
 from cryptod.worker import forkserver
 from cryptod.worker.child import LENGTH, MAX_MESSAGE, RUNNERS, Settings
-from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Finished, Order, Report, Scored, ScoreOrder, TrainOrder
+from cryptod.worker.messages import (
+    CollectDone,
+    CollectOrder,
+    Failed,
+    Finished,
+    Order,
+    Paged,
+    Report,
+    ReportOrder,
+    Scored,
+    ScoreOrder,
+    TrainOrder,
+)
 
-KINDS: Final[dict[type[Order], str]] = {CollectOrder: "collect", TrainOrder: "train", ScoreOrder: "score"}
-LINGER: Final = {"collect": 10.0, "train": 0.0, "score": 0.0}
+KINDS: Final[dict[type[Order], str]] = {CollectOrder: "collect", TrainOrder: "train", ScoreOrder: "score", ReportOrder: "report"}
+LINGER: Final = {"collect": 10.0, "train": 0.0, "score": 0.0, "report": 0.0}
 """Seconds a child waits for another order: importing ccxt costs more than an hour's candles, torch too much memory to stay."""
 READY_S: Final = 60.0
 """Seconds that a child which was started ahead of its order waits for it."""
@@ -35,7 +47,7 @@ TERM_GRACE: Final = 1.0
 EXIT_GRACE: Final = 2.0
 FORKSERVER_GONE: Final = 255
 """What `multiprocessing` takes for the exit code when nobody is left to tell it."""
-_FINAL: Final = (CollectDone, Finished, Scored, Failed)
+_FINAL: Final = (CollectDone, Finished, Scored, Paged, Failed)
 
 
 class ChildView(NamedTuple):
