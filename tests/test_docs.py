@@ -90,7 +90,7 @@ STEPS = list(steps())
 
 
 def words(output: str) -> set[str]:
-    """The words of an output that are the program's own, by their beginnings: no figures, times, coins, nor what is one and what are many."""
+    """The words of an output that are the program's own, by their beginnings: no figures, times, coins, endings."""
     output = re.sub(r"\b[A-Z0-9]+/[A-Z]+\b|\b(in|on|at) /\S+|http://\S+|/\S*/s\.sock", " ", output)
     output = re.sub(r"\d+\s+(?:ms|min|days?|[sdh])\b|\b(?:just now|ago|never|[kM]?B|GB|MB|kB)\b", " ", output)
     return {word[:4] for word in re.findall(r"[A-Za-z][A-Za-z_'-]{2,}", output)}
