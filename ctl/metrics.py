@@ -89,7 +89,7 @@ METRICS: Final = (
         lambda said: iter([((said.status["process"]["version"], said.status["exchange"]["id"]), 1.0)]), ("version", "exchange"),
     ),
     Metric("cryptod_start_time_seconds", "gauge", "When the daemon was started, seconds since 1970.", _one("process", "started", 1e-3)),
-    Metric("cryptod_time_seconds", "gauge", "The daemon's clock, seconds since 1970.", lambda said: iter([((), said.status["now"] / 1000)])),
+    Metric("cryptod_time_seconds", "gauge", "The daemon's clock, in seconds.", lambda said: iter([((), said.status["now"] / 1000)])),
     Metric(
         "cryptod_health_severity", "gauge", "The worst condition: 0 ok, 1 warning, 2 error.",
         lambda said: iter([((), float(SEVERITIES.index(said.status["health"]["severity"])))]),
@@ -154,13 +154,14 @@ METRICS: Final = (
     Metric("cryptod_control_requests", "counter", "Requests beside plain reads of cached forecasts.", _one("control", "requests")),
     Metric(
         "cryptod_control_failures", "counter", "What went wrong with clients, by kind.",
-        _rows("control", {key: key for key in ("errors", "malformed", "refused_connections", "dropped_events", "dropped_clients")}), ("kind",),
+        _rows("control", {key: key for key in ("errors", "malformed", "refused_connections", "dropped_events", "dropped_clients")}),
+        ("kind",),
     ),
     Metric(
         "cryptod_memory_bytes", "gauge", "Memory (PSS) of the daemon and of its children.",
         _rows("memory", {"daemon": "pss_daemon", "children": "pss_children"}), ("part",),
     ),
-    Metric("cryptod_memory_peak_bytes", "gauge", "The most memory of all processes together since the start.", _one("memory", "peak_total")),
+    Metric("cryptod_memory_peak_bytes", "gauge", "The most memory that they took together.", _one("memory", "peak_total")),
     Metric("cryptod_memory_limit_bytes", "gauge", "What they may use together.", _one("memory", "limit")),
     Metric("cryptod_cpu_ratio", "gauge", "Share of one core.", _one("cpu", "percent", 0.01)),
     Metric("cryptod_disk_used_bytes", "gauge", "Size of the state directory.", _one("disk", "used")),

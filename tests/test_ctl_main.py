@@ -319,7 +319,7 @@ def test_following_with_json_prints_only_the_job_as_it_ended(daemon: Daemon) -> 
 def test_events_are_a_line_each_and_with_json_a_document_each(daemon: Daemon) -> None:
     async def tell() -> None:
         for event in (RUNNING, CLOSED):
-            while not daemon.server.notify("jobs", msgpack.packb(event)):  # until somebody listens
+            while not daemon.server.notify("jobs", msgpack.packb(event)):  # noqa: ASYNC110 until somebody listens
                 await asyncio.sleep(0.01)
 
     for options in ((), ("--json",)):
