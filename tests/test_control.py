@@ -348,8 +348,10 @@ async def test_changes_are_for_root_the_service_and_its_group_with_real_users(
             f"s = socket.socket(socket.AF_UNIX); s.connect({str(house.path)!r})\n"
             "for m in sys.argv[1:]:\n    s.sendall(bytes.fromhex(m)); print(s.recv(65536).hex())\n"
         )
-        parameters = {"train": ["full"], "cancel": [1]}
-        asked = [pack([0, 1, name, parameters.get(name, [])]).hex() for name in changing] + [pack([0, 2, "get", ["A"]]).hex()]
+        needed = {"job": 1, "symbol": "BTC/USDT", "name": "full", "level": "info", "kind": "full"}
+        requests = {name: COMMANDS[name].request for name in changing}
+        given = {name: [needed[f] for f in kind._fields if f not in kind._field_defaults] for name, kind in requests.items()}
+        asked = [pack([0, 1, name, given[name]]).hex() for name in changing] + [pack([0, 2, "get", ["A"]]).hex()]
         process = await asyncio.create_subprocess_exec("/usr/bin/env", "python3", "-c", code, *asked, stdout=asyncio.subprocess.PIPE)
         out, _ = await process.communicate()
         *changes, get = (msgpack.unpackb(bytes.fromhex(line)) for line in out.decode().split())

@@ -335,7 +335,7 @@ def test_events_are_a_line_each_and_with_json_a_document_each(daemon: Daemon) ->
             assert "full retrain 12 done in" in last
     refused = run(daemon.path, "events", "job")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "there is no topic 'job' (topics: forecasts, jobs, conditions, coins)" in refused.stderr
+    assert "there is no topic 'job' (topics: forecasts, jobs, conditions, coins, status, log)" in refused.stderr
 
 
 def test_following_outlives_lost_events(daemon: Daemon) -> None:
