@@ -11,7 +11,7 @@ import os
 import select
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgpack
 
@@ -33,6 +33,9 @@ from cryptod.calls import (
 from cryptod.errors import DaemonUnreachable, RequestError
 from cryptod.protocol import EVENT, EVENT_LOST, NOTIFICATION, REQUEST, RESPONSE
 from cryptod.replies import Event, Forecast, Forecasts, read_error, read_forecast, read_forecasts
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 class AsyncClient:
@@ -169,6 +172,31 @@ class AsyncClient:
     async def log_level(self, level: str) -> dict[str, Any]:
         """Log from ``debug``, ``info``, ``warning``, ``error`` or ``critical`` on, until the next start or reload: ``{level, was}``."""
         return await self._map("log_level", level)
+
+    # ---------------------------------------------------------------------------------------------- tables
+
+    async def export(
+        self, what: str, symbols: Iterable[str] | None = None, since: int = 0, until: int = 0, after: str = ""
+    ) -> dict[str, Any]:
+        """The next rows of ``forecasts``, ``ledger``, ``candles`` or ``scores``: ``{columns, after}``; `chunks` asks for all of them."""
+        return await self._map("export", what, None if symbols is None else list(symbols), since, until, after)
+
+    async def chunks(
+        self, what: str, symbols: Iterable[str] | None = None, since: int = 0, until: int = 0
+    ) -> AsyncIterator[dict[str, list[Any]]]:
+        """The table in chunks of some hundred rows: column -> values. Times are UTC ms; 0 leaves an end open."""
+        named = None if symbols is None else list(symbols)
+        after: str | None = ""
+        while after is not None:
+            reply = await self.export(what, named, since, until, after)
+            after = reply["after"]
+            yield reply["columns"]
+
+    async def frame(self, what: str, symbols: Iterable[str] | None = None, since: int = 0, until: int = 0) -> DataFrame:
+        """The table as a pandas frame: all of it in memory. `CryptodError` where pandas is not installed."""
+        from cryptod.tables import frame
+
+        return frame([columns async for columns in self.chunks(what, symbols, since, until)])
 
     # ---------------------------------------------------------------------------------------------- events
 

@@ -46,6 +46,8 @@ from cryptod.protocol import EVENT, EVENT_LOST, MAX_REQUEST, NOTIFICATION, REQUE
 from cryptod.replies import Event, Forecast, Forecasts, read_error, read_forecast, read_forecasts
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from cryptod.asyncclient import AsyncClient as AsyncClient
 
 __all__ = [
@@ -206,6 +208,27 @@ class Client:
     def log_level(self, level: str) -> dict[str, Any]:
         """Log from ``debug``, ``info``, ``warning``, ``error`` or ``critical`` on, until the next start or reload: ``{level, was}``."""
         return self._map("log_level", level)
+
+    # ---------------------------------------------------------------------------------------------- tables
+
+    def export(self, what: str, symbols: Iterable[str] | None = None, since: int = 0, until: int = 0, after: str = "") -> dict[str, Any]:
+        """The next rows of ``forecasts``, ``ledger``, ``candles`` or ``scores``: ``{columns, after}``; `chunks` asks for all of them."""
+        return self._map("export", what, None if symbols is None else list(symbols), since, until, after)
+
+    def chunks(self, what: str, symbols: Iterable[str] | None = None, since: int = 0, until: int = 0) -> Iterator[dict[str, list[Any]]]:
+        """The table in chunks of some hundred rows: column -> values. Times are UTC ms; 0 leaves an end open."""
+        named = None if symbols is None else list(symbols)
+        after: str | None = ""
+        while after is not None:
+            reply = self.export(what, named, since, until, after)
+            after = reply["after"]
+            yield reply["columns"]
+
+    def frame(self, what: str, symbols: Iterable[str] | None = None, since: int = 0, until: int = 0) -> DataFrame:
+        """The table as a pandas frame: all of it in memory. `CryptodError` where pandas is not installed."""
+        from cryptod.tables import frame
+
+        return frame(self.chunks(what, symbols, since, until))
 
     # ---------------------------------------------------------------------------------------------- events
 

@@ -49,6 +49,8 @@ WINDOWS: Final = {"7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
 TOP_KEYS: Final = ("score", "p_up", "volatility", "expected_return")
 JOB_KINDS: Final = ("incremental", "full")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+EXPORTS: Final = ("forecasts", "ledger", "candles", "scores")
+"""Tables that can be taken out: what is served now, all that was ever issued, the candles, and how each issue did."""
 NEWS: Final = ("forecasts", "jobs", "conditions")
 """What has happened, which one who names no topic subscribes to: that forecasts were published; each step of a job; conditions raised and
 cleared."""
@@ -127,6 +129,14 @@ class CacheClear(NamedTuple):
 
 class Rollback(NamedTuple):
     steps: int = 1
+
+
+class Export(NamedTuple):
+    what: str
+    symbols: list[str] | None = None
+    since: int = 0
+    until: int = 0
+    after: str = ""
 
 
 class Subscribe(NamedTuple):
@@ -233,6 +243,13 @@ COMMANDS: Final = {
         ),
         Command("models_unpin", Nothing, True, "Let the gate promote again what is better, from the next training on.", "as models"),
         Command("log_level", Level, True, "Log from this level on, until the next start or reload.", "{level, was}"),
+        Command(
+            "export",
+            Export,
+            False,
+            "The next rows of a table: forecasts, ledger, candles or scores, from one time to another (UTC ms, 0: open).",
+            "{columns: {name: [value]}, after}: give `after` back for the rows that follow; nil ends it",
+        ),
         Command(
             "subscribe",
             Subscribe,

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, NoReturn, get_type_hints
 
 from cryptod.client import Client
 from cryptod.errors import CryptodError, DaemonUnreachable
-from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, EVENT_TOPICS, JOB_KINDS, LOG_LEVELS, TOP_KEYS, WINDOWS
+from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, EVENT_TOPICS, EXPORTS, JOB_KINDS, LOG_LEVELS, TOP_KEYS, WINDOWS
 from ctl import jobs, render
 from ctl.session import Session
 from ctl.terminal import Screen, screen, wrap
@@ -187,6 +187,13 @@ def _events(session: Session, parameters: tuple[Any, ...]) -> int:
     return follow(session, *parameters)
 
 
+def _export(session: Session, parameters: tuple[Any, ...]) -> int:
+    from ctl.export import export
+
+    what, symbols, since, until, _ = parameters
+    return export(session, what, symbols, since, until)
+
+
 def _metrics(session: Session, parameters: tuple[Any, ...]) -> int:
     from pathlib import Path
 
@@ -276,6 +283,14 @@ VERBS: Final = {
         Verb("cache pregenerate", "cache_pregenerate", _page("cache_pregenerate", render.cache_pregenerate), timeout=300.0),
         Verb("cache clear", "cache_clear", _page("cache_clear", render.cache_clear)),
         Verb(
+            "export", "export", _export, "A table, of all coins or of some: the forecasts, the ledger, the candles or the scores.",
+            (
+                ("--format", {"choices": ("csv", "json", "parquet"), "default": "csv", "help": "json: a document a line (default: csv)"}),
+                ("--output", {"metavar": "FILE", "help": "write this file, whole or not at all, instead of standard output"}),
+            ),
+            timeout=60.0,
+        ),
+        Verb(
             "metrics", "status", _metrics, "What monitoring wants to know, as OpenMetrics.",
             (
                 ("--format", {"choices": ("openmetrics", "prometheus"), "default": "openmetrics", "help": "default: %(default)s"}),
@@ -304,6 +319,10 @@ FIELDS: Final[dict[str, dict[str, Any]]] = {
     "limit": {"metavar": "N", "help": "how many (default: %(default)s)"},
     "job": {"metavar": "ID", "help": "the number that `cryptoctl jobs` shows"},
     "name": {"metavar": "NAME", "help": "a periodic job: incremental, full or pregenerate"},
+    "what": {"choices": EXPORTS, "help": "forecasts: what is served now; ledger: all that was issued; scores: how each issue did; candles"},
+    "since": {"metavar": "WHEN", "type": str, "help": "from then on: 2026-03-01, 2026-03-01T12:00 (UTC), 7d or 36h ago"},
+    "until": {"metavar": "WHEN", "type": str, "help": "up to then, and without it"},
+    "after": {"help": argparse.SUPPRESS},
     "topics": {"metavar": "TOPIC", "help": f"{', '.join(EVENT_TOPICS)} (default: all but coins, which is each forecast itself)"},
     "level": {"choices": LOG_LEVELS, "help": "from which level on"},
     "steps": {"metavar": "N", "help": "how many promotions (default: %(default)s)"},

@@ -187,7 +187,9 @@ class _Collector:
         up = GaugeMetricFamily(UP, "Whether the daemon answers.")
         up.add_metric([], float(self._said is not None))
         yield up
-        for metric in METRICS if self._said is not None else ():
+        if self._said is None:
+            return
+        for metric in METRICS:
             make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
             family = make(metric.name, metric.help, labels=metric.labels)
             for labels, value in metric.samples(self._said):
@@ -210,7 +212,7 @@ def exposition(said: Said | None, form: str) -> bytes:
     except ImportError as error:
         raise CryptodError("metrics need the package prometheus-client", hint="pip install 'cryptod[metrics]'") from error
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(said))  # type: ignore[arg-type]
+    registry.register(_Collector(said))
     return bytes((as_openmetrics if form == "openmetrics" else as_text)(registry))
 
 

@@ -93,6 +93,7 @@ class Daemon:
             "schedule_pause": lambda r: {**SCHEDULE[0], "paused": True, "next": None},
             "schedule_resume": lambda r: SCHEDULE[0],
             "schedule_run": lambda r: SCHEDULE[0],
+            "export": self._export,
             "log_level": lambda r: {"level": r.level, "was": "info"},
         }
 
@@ -110,6 +111,11 @@ class Daemon:
             except RequestError as error:
                 refused[symbol] = {"code": error.code, "message": error.message, "hint": error.hint}
         return {"forecasts": found, "refused": refused}
+
+    @staticmethod
+    def _export(request: Any) -> dict[str, Any]:
+        columns = {"open_time": [NOW], "symbol": ["BTC/USDT"], "close": [27_123.45], "volume": [None]}
+        return {"columns": columns, "after": None if request.after else "more"}
 
     def _train(self, request: Any) -> dict[str, Any]:
         self.loop.call_later(0.05, self._tell)

@@ -38,6 +38,7 @@ from cryptod.protocol import (
     CacheClear,
     Candles,
     Coin,
+    Export,
     Get,
     GetMany,
     JobId,
@@ -299,6 +300,14 @@ class Handlers:
         name = self._row(request.name)
         self._service.run_now(name, self._now())
         return self._described(name)
+
+    async def export(self, request: Export, _: Peer) -> Ready:
+        service = self._service
+        symbols = None
+        if request.symbols is not None:  # coins that were given up have a past too
+            quote = service.config.exchange.quote
+            symbols = frozenset(spelt_out(text, quote) for text in request.symbols[:MAX_SYMBOLS])
+        return Ready(await service.exports.chunk(request.what, request.since, request.until, symbols, request.after))
 
     def _row(self, name: str) -> str:
         rows = self._service.scheduler.rows

@@ -27,6 +27,7 @@ from cryptod.config import Config, Loaded, load, reloaded, restart_needed
 from cryptod.daemon import account, statedir
 from cryptod.daemon.collection import Collection
 from cryptod.daemon.control import Commands, ControlServer
+from cryptod.daemon.export import Exports
 from cryptod.daemon.job import Job
 from cryptod.daemon.listening import inherited_sockets, may_change
 from cryptod.daemon.monitor import HOUR_MS, Health, ResourceMeter, Resources
@@ -187,6 +188,7 @@ class Service:
         )  # fmt: skip
         self.recent = RecentCandles(candles)
         self.scorecards = Scorecards(self.pool, self.ledger, root / "serving", self.clock.now)
+        self.exports = Exports(self.cache.entries, self.ledger, root / "candles", self._disk)
         self.index()
         last_runs, paused = self.records.get("last_runs") or {}, self.records.get("paused") or ()
         self.scheduler = Scheduler(periodic_rows(self.config), last_runs, self.first_start, paused)

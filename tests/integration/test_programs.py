@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cryptod.client import RequestError, read_forecast
-from tests.integration.house import Daemon, SimulatedExchange, short_folder
+from tests.integration.house import BIN, Daemon, SimulatedExchange, short_folder
 
 COINS = 3
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +60,6 @@ def test_cryptoctl_events_writes_a_document_for_each_event(daemon: Daemon) -> No
     listening = threading.Thread(target=lambda: found.append(daemon.control("events", "coins", "--json", "--count", str(COINS)).stdout))
     listening.start()
     with daemon.client() as client:
-        daemon.wait_for(lambda client: client.status()["control"]["connections"] >= 3 or not listening.is_alive(), "the listener")
         while listening.is_alive():  # until it has subscribed and heard enough
             client.cache_pregenerate()
             listening.join(0.2)
@@ -87,3 +91,100 @@ def test_dashboard_and_alerts_name_only_what_a_real_daemon_exports(daemon: Daemo
     by_name = {label for line in shown.stdout.splitlines() for label in re.findall(r"(\w+)=\"", line)}
     used = set(re.findall(r"\{\{ ?\$labels\.(\w+)", rules)) | set(re.findall(r"\{\{(\w+)\}\}", dashboard))
     assert used - {"instance"} <= by_name | {"condition"}
+
+
+# Data out
+
+
+def test_the_ledger_comes_out_as_csv_as_it_was_issued(daemon: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "ledger.csv"
+    done = daemon.control("export", "ledger", "--output", str(file))
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert done.stderr == f"cryptoctl: {len(rows):,} rows in {file}\n"
+    with daemon.client() as client:
+        found = client.get_many()
+    for symbol, forecast in found.items():
+        mine = [row for row in rows if row["symbol"] == symbol and int(row["issued"]) == forecast.issued]
+        assert [float(row["q025"]) for row in mine] == [row[0] for row in forecast.quantiles]
+        assert [float(row["p_up"]) for row in mine] == list(forecast.p_up)
+        assert {row["model"] for row in mine} == {forecast.model}
+    refused = daemon.control("export", "ledger", "--since", "yesterday")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "'yesterday' is no time" in refused.stderr
+
+
+def test_a_client_gives_frames_of_what_is_served_and_of_the_candles(daemon: Daemon) -> None:
+    with daemon.client() as client:
+        found = client.get_many()
+        frame = client.frame("forecasts")
+        assert sorted(frame["symbol"].unique()) == sorted(found)
+        assert len(frame) == 24 * COINS
+        first = frame[frame["symbol"] == min(found)]
+        assert first["q500"].tolist() == [row[4] for row in found[min(found)].quantiles]
+        coin = min(found)
+        candles = client.frame("candles", [coin], since=found[coin].cutoff - 48 * 3_600_000)
+        assert candles["symbol"].unique().tolist() == [coin]
+        assert candles["close"].iloc[-1] == found[coin].close
+        assert 40 <= len(candles) <= 48
+        assert client.frame("scores").empty
+
+
+# Examples
+
+EXAMPLES = ROOT / "etc" / "examples"
+
+
+def example(daemon: Daemon, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environ = daemon.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"} | more
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+
+
+def test_the_bot_looks_at_what_can_be_relied_on(daemon: Daemon) -> None:
+    done = example(daemon, sys.executable, str(EXAMPLES / "bot.py"), "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"{COINS} of {COINS} coins, 0 without a forecast"
+    assert re.match(r"\w+/USDT +[\d.,]+  80 % within +[\d.]+% in 24 h, P\(up\) [\d.]+%$", done.stdout.splitlines()[0])
+
+
+def test_the_asyncio_consumer_is_sent_each_forecast(daemon: Daemon) -> None:
+    command = [sys.executable, str(EXAMPLES / "consumer.py"), str(COINS)]
+    with subprocess.Popen(command, env=daemon.environ, stdout=subprocess.PIPE, text=True) as consumer, daemon.client() as client:
+        assert consumer.stdout is not None
+        assert consumer.stdout.readline().startswith("health: ")  # it has subscribed before
+        client.cache_pregenerate()
+        lines = [consumer.stdout.readline() for _ in range(COINS)]
+        assert consumer.wait(60) == 0
+        assert {line.split()[0] for line in lines} == set(client.get_many())
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+def test_the_shell_line_names_the_calmest_coins(daemon: Daemon) -> None:
+    done = example(daemon, str(EXAMPLES / "calmest.sh"))
+    assert (done.returncode, done.stderr) == (0, "")
+    with daemon.client() as client:
+        rows = sorted(client.top(COINS, "volatility"), key=lambda row: row["volatility"])
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [row["symbol"] for row in rows]
+
+
+def node_modules() -> str | None:
+    """Where Node finds @msgpack/msgpack, or None."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return None
+    folder = subprocess.run(["npm", "root", "-g"], capture_output=True, text=True).stdout.strip()
+    return folder if (Path(folder) / "@msgpack" / "msgpack").is_dir() else None
+
+
+def test_node_gets_the_same_forecast(daemon: Daemon) -> None:
+    folder = node_modules()
+    if folder is None:
+        pytest.skip("node with @msgpack/msgpack is not installed (npm install -g @msgpack/msgpack)")
+    with daemon.client() as client:
+        coin = min(client.get_many())
+        wire = client.call("get", coin)
+    done = example(daemon, "node", str(EXAMPLES / "get.js"), coin, NODE_PATH=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) | {"age": 0.0} == wire | {"age": 0.0}
+    refused = example(daemon, "node", str(EXAMPLES / "get.js"), "NOSUCH", NODE_PATH=folder)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "there is no coin NOSUCH" in refused.stderr

@@ -1,0 +1,185 @@
+"""`cryptoctl export`: a table written out as it comes, chunk by chunk; never more than one chunk is in memory.
+
+Knows the formats: CSV with a header, JSON with one document a line, and Parquet, which pyarrow writes (the extra ``parquet``). Times stay
+UTC epoch milliseconds in CSV and JSON, and are timestamps in Parquet.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Protocol
+
+from cryptod.errors import CryptodError
+from cryptod.tables import TIMES, Columns, rows
+from ctl.session import Session
+
+FORMATS: Final = ("csv", "json", "parquet")
+_AGO: Final = re.compile(r"([0-9]{1,6})([hdw])")
+_HOURS: Final = {"h": 1, "d": 24, "w": 7 * 24}
+
+
+def moment(text: str, now: int) -> int:
+    """UTC ms of ``7d``, ``36h`` or ``2w`` ago, of a date or time of ISO 8601 (UTC unless it says otherwise), or of such ms themselves."""
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return max(0, now - int(ago[1]) * _HOURS[ago[2]] * 3_600_000)
+    if text.isascii() and text.isdigit() and len(text) > 8:
+        return int(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise CryptodError(f"{text!r} is no time", hint="2026-03-01, 2026-03-01T12:00, 7d or 36h ago, or UTC milliseconds") from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+class Writer(Protocol):
+    """Takes chunk after chunk."""
+
+    def write(self, columns: Columns) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Csv:
+    """A header, then a line for each row; nothing between two commas where a value is not known."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
+        self._rows = csv.writer(self._text, lineterminator="\n")
+        self._headed = False
+
+    def write(self, columns: Columns) -> None:
+        if not self._headed:
+            self._rows.writerow(columns)
+            self._headed = True
+        self._rows.writerows(zip(*columns.values(), strict=True))
+
+    def close(self) -> None:
+        self._text.flush()
+        self._text.detach()
+
+
+class Json:
+    """One object a line."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, columns: Columns) -> None:
+        names = list(columns)
+        lines = (json.dumps(dict(zip(names, row)), ensure_ascii=False) + "\n" for row in zip(*columns.values(), strict=True))
+        self._stream.write("".join(lines).encode())
+
+    def close(self) -> None:
+        self._stream.flush()
+
+
+class Parquet:
+    """Row groups of some ten thousand rows."""
+
+    ROWS: Final = 50_000
+
+    def __init__(self, stream: BinaryIO) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet as parquet
+        except ImportError as error:
+            raise CryptodError("Parquet needs the package pyarrow", hint="pip install 'cryptod[parquet]', or --format csv") from error
+        self._arrow, self._parquet, self._stream = pyarrow, parquet, stream
+        self._kept: list[Any] = []
+        self._out: Any = None
+
+    def write(self, columns: Columns) -> None:
+        arrow = self._arrow
+        kinds = {
+            "symbol": arrow.string(),
+            "model": arrow.string(),
+            "flags": arrow.string(),
+            "horizon": arrow.int16(),
+            "level": arrow.int16(),
+        }
+        kinds |= dict.fromkeys(TIMES, arrow.timestamp("ms", tz="UTC"))
+        schema = arrow.schema([(name, kinds.get(name, arrow.float64())) for name in columns])
+        self._kept.append(arrow.table(columns, schema=schema))
+        if sum(len(table) for table in self._kept) >= self.ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._kept:
+            table = self._arrow.concat_tables(self._kept)
+            if self._out is None:
+                self._out = self._parquet.ParquetWriter(self._stream, table.schema)
+            self._out.write_table(table)
+            self._kept = []
+
+    def close(self) -> None:
+        self._flush()
+        if self._out is not None:
+            self._out.close()
+
+
+WRITERS: Final[dict[str, type[Csv] | type[Json] | type[Parquet]]] = {"csv": Csv, "json": Json, "parquet": Parquet}
+
+
+@contextmanager
+def _output(path: str | None) -> Iterator[BinaryIO]:
+    """Standard output, or a file that is there when it is whole: an export that is cut off leaves none."""
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    place = Path(path)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                yield stream
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, place)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise CryptodError(
+            f"{path} cannot be written: {error.strerror}", hint="--output names a file in a folder that you may write to"
+        ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def write(chunks: Iterable[Columns], writer: Writer) -> int:
+    """All the chunks; how many rows there were."""
+    count = 0
+    for columns in chunks:
+        writer.write(columns)
+        count += rows(columns)
+    writer.close()
+    return count
+
+
+def export(session: Session, what: str, symbols: list[str] | None, since: str | int, until: str | int) -> int:
+    """Write the table to standard output or ``--output``."""
+    options = session.options
+    form = "json" if options.json else options.format
+    if form == "parquet" and options.output is None and sys.stdout.isatty():
+        raise CryptodError("Parquet is nothing to look at", hint="--output FILE, or --format csv")
+    now = session.now()
+    begin, end = (moment(text, now) if isinstance(text, str) else text for text in (since, until))
+    with _output(options.output) as stream:
+        count = write(session.client.chunks(what, symbols, begin, end), WRITERS[form](stream))
+    if options.output is not None:
+        session.say(f"{count:,} rows in {options.output}")
+    return 0
