@@ -143,8 +143,8 @@ def collected(symbols: tuple[str, ...] | None = None, **changes: Any) -> Collect
 def verdict(batch: int, promote: str = "") -> BatchDone:
     """Of the gate: this checkpoint serves, or none is better than what does."""
     return BatchDone(
-        job=0, batch=batch, checkpoint=promote or f"refused-{batch}", promote=bool(promote), reason="no better than the champion", figures={},
-        left_out={}, seconds=1.0,
+        job=0, batch=batch, checkpoint=promote or f"refused-{batch}", promote=bool(promote), reason="no better than the champion",
+        figures={}, left_out={}, seconds=1.0,
     )  # fmt: skip
 
 

@@ -55,7 +55,8 @@ class DriftWatch:
         off = self._drift.off
         if off is None:
             return ""
-        return f"the 80 % intervals 1 h ahead held in {100 * off:.0f} % of the last weeks' cases: they are too {'narrow' if off < 0.8 else 'wide'}"
+        wrong = "narrow" if off < 0.8 else "wide"
+        return f"the 80 % intervals 1 h ahead held in {100 * off:.0f} % of the last weeks' cases: they are too {wrong}"
 
     @property
     def text(self) -> str:
