@@ -33,7 +33,7 @@ suitable = @$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	$(1) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "$(1) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-.PHONY: help demo test lint run bench figures soak chaos fuzz install uninstall deb test-deb clean $(BENCHES)
+.PHONY: help demo test lint run bench figures soak chaos fuzz install lock uninstall deb test-deb clean $(BENCHES)
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -97,6 +97,8 @@ NEW = $(DESTDIR)$(OPTDIR).new
 UNUSED = -path '*/site-packages/pip' -o -path '*/site-packages/pip-*' -o -type d -name tests -o -path '*/torch/test' \
 	-o -path '*/torch/include' -o -path '*/torch/share' -o -path '*/torch/bin/*' ! -name torch_shm_manager \
 	-o -name direct_url.json
+# Nothing is installed but the files whose checksums are in packaging/locks, and what they are built with is among them.
+LOCKED := install --require-hashes --no-deps --no-build-isolation
 install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, user, configuration (DESTDIR= for packagers)
 	$(call suitable,$(INSTALL_PYTHON),INSTALL_PYTHON)
 	@case "$$($(INSTALL_PYTHON) -c 'import sys; print(sys.base_prefix)')" in /root*|/home*) \
@@ -104,8 +106,11 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 	umask 022; set -e; \
 	rm -rf "$(NEW)" build; \
 	$(INSTALL_PYTHON) -m venv "$(NEW)"; \
-	"$(NEW)/bin/python" -I -m pip $(INSTALL_TORCH); \
-	"$(NEW)/bin/python" -I -m pip install -c constraints.txt '.[daemon]'; \
+	"$(NEW)/bin/python" -I -m pip $(LOCKED) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r packaging/locks/torch.txt; \
+	! grep -q '^Requires-Dist: cuda-' "$(NEW)"/lib/python*/site-packages/torch-*.dist-info/METADATA \
+		|| "$(NEW)/bin/python" -I -m pip $(LOCKED) -r packaging/locks/accelerators.txt; \
+	"$(NEW)/bin/python" -I -m pip $(LOCKED) -r packaging/locks/daemon.txt; \
+	"$(NEW)/bin/python" -I -m pip install --no-deps --no-build-isolation --no-index .; \
 	find "$(NEW)/bin" -type f ! -name cryptod ! -name cryptoctl -delete; \
 	find "$(NEW)/lib" -depth \( $(UNUSED) \) -exec rm -rf {} +; \
 	"$(NEW)/bin/python" -EB packaging/pages/manual.py "$(DESTDIR)$(MANDIR)"; \
@@ -125,6 +130,9 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
 		systemd-sysusers cryptod.conf && systemd-tmpfiles --create cryptod.conf && systemctl daemon-reload \
 		&& echo "installed; start it with: systemctl enable --now cryptod"; fi
+
+lock: ## Write packaging/locks anew from constraints.txt, checksums and all (needs uv; TORCH_INDEX=... adds that index's builds of torch)
+	$(PYTHON) packaging/locks/lock.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
 # A Debian package of it, from a tree of its own; installing it needs neither an index nor a compiler.
 DEB_VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' cryptod/__init__.py)-1

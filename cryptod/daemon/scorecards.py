@@ -94,7 +94,7 @@ class Scorecards:
             while len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
         log.info(
-            "scorecard made", coin=asked.symbol or "all", window=asked.window, forecasts=found.forecasts, peak_rss=found.peak_rss,
+            "scorecard made", symbol=asked.symbol or "all", window=asked.window, forecasts=found.forecasts, peak_rss=found.peak_rss,
             duration=round(found.seconds, 3),
         )  # fmt: skip
         return found

@@ -108,13 +108,17 @@ class Outside:
             answers(self.tell(data.replace(b"scores", b"sc0res")), hung_up=False)
 
     def size(self) -> Size:
-        """How large it is once its clients are gone."""
-        wait_for(lambda: self.daemon.client().status()["process"] and len(self._sockets()) <= 3, "its clients are gone")
-        return Size(self.process.memory_info().rss, self.process.num_fds())
+        """How large it is once its clients are gone: once it has no more connections on its socket's path than we have."""
+        with self.daemon.client() as client:
+            client.ping()
+            wait_for(lambda: self._connections() == 1, "its clients are gone", seconds=300)
+            return Size(self.process.memory_info().rss, self.process.num_fds())
 
-    def _sockets(self) -> list[str]:
-        links = [f"/proc/{self.process.pid}/fd/{name}" for name in os.listdir(f"/proc/{self.process.pid}/fd")]
-        return [link for link in links if os.path.exists(link) is False or os.readlink(link).startswith("socket:")]
+    def _connections(self) -> int:
+        """Connected sockets of the path: the seventh column is the state, 03 is connected."""
+        with open("/proc/net/unix") as table:
+            rows = [line.split() for line in table]
+        return sum(row[-1] == str(self.daemon.socket) and row[5] == "03" for row in rows)
 
     @staticmethod
     def compare(before: Size, after: Size) -> None:
