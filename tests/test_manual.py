@@ -149,7 +149,7 @@ def test_verbs_their_parts_options_and_choices_are_offered(shell: Shell, scripts
 
     assert set(offered("cryptoctl", "")) >= {words.split()[0] for words in VERBS}
     assert offered("cryptoctl", "sche") == ["schedule"]
-    assert offered("cryptoctl", "models", "") == ["list", "rollback"]
+    assert offered("cryptoctl", "models", "") == ["list", "pin", "rollback", "unpin"]
     assert "--horizon" in offered("cryptoctl", "top", "--")
     assert offered("cryptoctl", "models", "rollback", "--st") == ["--steps"]
     assert offered("cryptoctl", "top", "--by", "vol") == ["volatility"]

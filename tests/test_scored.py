@@ -181,7 +181,7 @@ async def test_a_machine_whose_clock_jumps_to_another_year_keeps_its_ledger(hous
         clock=SimpleNamespace(now=lambda: START + 100 * 365 * 24 * HOUR.ms),
         publisher=SimpleNamespace(published_to=START + 59 * HOUR.ms, on_disk=on_disk),
         ledger=house.ledger,
-        _environment=house.environment,
+        environment=house.environment,
     )
     await Service._prune(service)  # type: ignore[arg-type]  # what it needs of a service
     assert house.ledger.stats()["first_cutoff"] == START + (59 - 48) * HOUR.ms

@@ -32,7 +32,16 @@ def plain(name: str) -> str:
 
 def compiled(requirements: list[str], *options: str) -> dict[str, str]:
     """Package -> its line and its checksums, as `uv pip compile` gives them."""
-    fixed = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
+    fixed = [
+        "--universal",
+        "--python-version",
+        "3.11",
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+        "--no-emit-index-url",
+        "--quiet",
+    ]
     command = ["uv", "pip", "compile", "-", "--constraint", str(ROOT / "constraints.txt"), *fixed, *options]
     made = subprocess.run(command, input="\n".join(requirements), stdout=subprocess.PIPE, text=True, check=True).stdout
     return entries(made)
@@ -55,7 +64,11 @@ def main() -> int:
     arguments = parser.parse_args()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     pinned = {plain(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    wanted = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["daemon"], *project["build-system"]["requires"]]
+    wanted = [
+        *project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"]["daemon"],
+        *project["build-system"]["requires"],
+    ]
     found = compiled(wanted)
     torch = found["torch"]
     release = torch.split()[0].partition("+")[0]
