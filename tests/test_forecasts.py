@@ -142,6 +142,15 @@ def test_top_sorts_by_each_key_at_a_horizon(cache: ForecastCache) -> None:
     assert names(20, "p_up", 0) == names(20, "p_up", 25) == ""
 
 
+def test_top_knows_of_what_came_and_what_went(cache: ForecastCache) -> None:
+    cache.put([entry("A/USDT", score=1.0), entry("B/USDT", score=2.0)])
+    assert [one.symbol for one in cache.top(2)] == ["B/USDT", "A/USDT"]
+    cache.put([entry("A/USDT", score=3.0)])
+    assert [one.score for one in cache.top(2)] == [3.0, 2.0]
+    cache.clear(["A/USDT"])
+    assert [one.symbol for one in cache.top(2)] == ["B/USDT"]
+
+
 @pytest.mark.parametrize(
     "harm", [lambda r: r[:-1], lambda r: r[:50] + bytes((r[50] ^ 8,)) + r[51:], lambda r: b"\x09" + r[1:], lambda _: b""]
 )

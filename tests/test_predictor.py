@@ -48,6 +48,14 @@ def advanced(panel: Panel, models: list[Model] = MODELS) -> Predictor:
     return predictor
 
 
+def test_it_names_the_coins_that_are_behind_and_by_how_much() -> None:
+    predictor = Predictor(MODELS)
+    assert predictor.behind(CUTOFF) == {}
+    one = ahead(2).coins(SYMBOLS[:1])
+    predictor.advance(one)
+    assert predictor.behind(CUTOFF + 2 * HOUR.ms) == dict.fromkeys(SYMBOLS[1:], 2 * HOUR.ms)
+
+
 def test_a_forecast_has_every_part_in_the_agreed_shape() -> None:
     found = Predictor(MODELS).forecast(SYMBOLS, CUTOFF)
     assert found.symbols == SYMBOLS

@@ -30,16 +30,16 @@ def facts(service: Service) -> Facts:
     now, collection, publisher = service.clock.now(), service.collection, service.publisher
     boundary = collection.boundary(now - 5 * 60_000)
     followed = collection.followed
-    trained = [symbol for symbol in followed if symbol in publisher.predictor]
+    trained = sum(symbol in publisher.predictor for symbol in followed)
     stale = {}
     if publisher.published_to >= boundary - HOUR_MS:
-        lag = {symbol: publisher.published_to - publisher.predictor.needs(symbol) for symbol in trained}
-        stale = {symbol: hours // HOUR_MS for symbol, hours in lag.items() if hours > 0}
+        behind, known = publisher.predictor.behind(publisher.published_to), service.symbols.followed
+        stale = {symbol: lag // HOUR_MS for symbol, lag in behind.items() if symbol in known}
     latest = next((job for job in service.training.recent(10) if job["ended"] and job["state"] != "cancelled"), None)
     batches = latest["batches"] if latest else []
     return Facts(
         now=now, monotonic=service.monotonic(), boundary=boundary, started=service.first_start, followed=len(followed),
-        trained=len(trained), stale=stale, collected_to=collection.collected_to, exchange_error=collection.exchange_error,
+        trained=trained, stale=stale, collected_to=collection.collected_to, exchange_error=collection.exchange_error,
         exchange_banned=collection.banned,
         full_enabled=service.config.full_retrain.enabled, full_last_done=service.training.last_full_done,
         last_job_error="{kind} training {id} failed: {error}".format(**latest) if latest and latest["state"] == "failed" else "",

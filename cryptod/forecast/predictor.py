@@ -113,6 +113,14 @@ class Predictor:
         group, column = self._place[symbol]
         return int(self._groups[group].state.at[column])
 
+    def behind(self, cutoff: int) -> dict[str, int]:
+        """Coins whose candles are not absorbed up to ``cutoff`` -> by how many milliseconds."""
+        found = {}
+        for group in self._groups:
+            lag = cutoff - group.state.at
+            found |= {group.symbols[column]: int(lag[column]) for column in np.flatnonzero(lag > 0)}
+        return found
+
     def lived(self, symbol: str) -> int:
         """Hours in which the coin was seen alive, as far back as its model knows."""
         group, column = self._place[symbol]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import msgpack
@@ -57,6 +58,8 @@ class ForecastCache:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._entries: dict[str, Entry] = {}
+        self._ranked: tuple[dict[str, Entry], dict[tuple[str, int], list[Entry]]] = ({}, {})
+        """The entries that were ranked, and their order by each key and horizon that was asked for."""
         self._hits = self._misses = self._expired = self._stored = self._dropped = self._damaged = 0
         self._load()
 
@@ -97,19 +100,28 @@ class ForecastCache:
         ``by``: one of ``protocol.TOP_KEYS``; ``horizon`` (from 1) does not matter to ``score``. Entries that do not
         reach the horizon, or have no figure there, are left out.
         """
-        ranked = []
-        for symbol, entry in self._entries.items():
-            if among is not None and symbol not in among:
-                continue
-            if by == "score":
-                key = entry.score
-            else:
-                figures: Float32 = getattr(entry, by)
-                key = float(figures[horizon - 1]) if 1 <= horizon <= len(figures) else np.nan
-            if key == key:
-                ranked.append((-key, symbol, entry))
-        ranked.sort(key=lambda row: row[:2])
-        return [entry for _, _, entry in ranked[:count]]
+        found = (entry for entry in self._in_order(by, horizon) if among is None or entry.symbol in among)
+        return list(islice(found, count))
+
+    def _in_order(self, by: str, horizon: int) -> list[Entry]:
+        """All entries that have a figure there, largest first; sorted once for as long as nothing changes."""
+        entries = self._entries
+        if self._ranked[0] is not entries:
+            self._ranked = entries, {}
+        known, horizon = self._ranked[1], 0 if by == "score" else horizon
+        if (by, horizon) not in known:
+            ranked = []
+            for symbol, entry in entries.items():
+                if by == "score":
+                    key = entry.score
+                else:
+                    figures: Float32 = getattr(entry, by)
+                    key = float(figures[horizon - 1]) if 1 <= horizon <= len(figures) else np.nan
+                if key == key:
+                    ranked.append((-key, symbol, entry))
+            ranked.sort(key=lambda row: row[:2])
+            known[by, horizon] = [entry for _, _, entry in ranked]
+        return known[by, horizon]
 
     def put(self, entries: Iterable[Entry], *, durable: bool = True) -> None:
         """Replace the entries of their coins, on disk first and in one step; readers see the new ones after that.
@@ -126,7 +138,7 @@ class ForecastCache:
                     txn.put("forecasts", key, record)
 
             self._environment.write(change)
-        self._entries = self._entries | new
+        self._entries, self._ranked = self._entries | new, ({}, {})
         self._stored += len(new)
 
     def clear(self, symbols: Collection[str] | None = None) -> int:
@@ -160,6 +172,7 @@ class ForecastCache:
             self._environment.write(lambda txn: [txn.delete("forecasts", symbol.encode()) for symbol in symbols])
             gone = frozenset(symbols)
             self._entries = {symbol: entry for symbol, entry in self._entries.items() if symbol not in gone}
+            self._ranked = {}, {}
             self._dropped += len(symbols)
         return len(symbols)
 
