@@ -179,10 +179,12 @@ class _Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_ended",
+        "_express",
         "_fd",
         "_frames",
         "_lost",
         "_pending",
+        "_plain",
         "_queued",
         "_reading",
         "_server",
@@ -196,7 +198,9 @@ class _Connection(asyncio.BufferedProtocol):
     peer: Peer
 
     def __init__(self, server: ControlServer) -> None:
-        self._server = server
+        self._server, self._express = server, server.express
+        self._plain = True
+        """Whether a request can be answered straight away: nothing half read or unsent stands before it, and nobody is hanging up."""
         self._frames: Frames | None = None
         """Bytes that could not be served in the read that brought them; nearly always None."""
         self._queued = False
@@ -233,7 +237,7 @@ class _Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.direct.pop(self._fd, None)
         self._server.crowd.leave(self)
-        self._writing = False
+        self._writing = self._plain = False
         self._frames = None
         self.peer.topics = frozenset()
 
@@ -245,9 +249,14 @@ class _Connection(asyncio.BufferedProtocol):
             data = os.read(self._fd, MAX_REQUEST)
         except OSError:
             return False
-        if data:
+        if not data:
+            return False
+        if self._plain and (reply := self._express(data)) is not None:
+            self.asked = True
+            self._write(reply)
+        else:
             self._take(data)
-        return bool(data)
+        return True
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return self._server.buffer
@@ -256,6 +265,10 @@ class _Connection(asyncio.BufferedProtocol):
         self._take(bytes(self._server.view[:nbytes]))
 
     def _take(self, data: bytes) -> None:
+        self._understand(data)
+        self._plain = self._frames is None and self._writing and not self._transport.is_closing() and not self.unsent
+
+    def _understand(self, data: bytes) -> None:
         server = self._server
         self.asked = True
         if self._frames is None:
@@ -374,16 +387,22 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _send(self, data: bytes) -> None:
         """Send it at once as far as the client takes it; asyncio keeps the rest."""
-        if not self._transport.get_write_buffer_size() and not self._transport.is_closing():
-            try:
-                sent = os.write(self._fd, data)
-            except OSError:
-                sent = 0  # the client takes nothing now, or is gone: asyncio finds out which
-            if sent == len(data):
-                return
-            data = data[sent:]
-        if data and not self._transport.is_closing():
+        if self._transport.is_closing():
+            return
+        if self.unsent:
             self._transport.write(data)
+        else:
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        """Send it where nothing waits before it."""
+        try:
+            sent = os.write(self._fd, data)
+        except OSError:
+            sent = 0  # the client takes nothing now, or is gone: asyncio finds out which
+        if sent < len(data):
+            self._plain = False
+            self._transport.write(data[sent:])
 
     def pause_writing(self) -> None:
         self._writing = False
@@ -435,10 +454,11 @@ class _Connection(asyncio.BufferedProtocol):
     def hang_up(self) -> None:
         """Close when all is sent."""
         self._frames = None
-        self._writing = False
+        self._writing = self._plain = False
         self._transport.close()
 
     def abort(self) -> None:
+        self._plain = False
         self._transport.abort()
 
 
