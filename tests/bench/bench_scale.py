@@ -89,17 +89,20 @@ def running(folder: Path, coins: Sequence[str], hours: int) -> Iterator[Daemon]:
         yield daemon
 
 
-def copied(root: Path, coins: Sequence[str], cutoff: int) -> None:
-    """Let copies of the models that serve the first coins serve all."""
-    store = CheckpointStore(root)
-    models = [Model.from_checkpoint(name, *read_checkpoint(root, name)) for name in store.load_current().names]
+def trained(root: Path) -> list[Model]:
+    """The models that serve."""
+    return [Model.from_checkpoint(name, *read_checkpoint(root, name)) for name in CheckpointStore(root).load_current().names]
+
+
+def copied(models: Sequence[Model], root: Path, coins: Sequence[str], cutoff: int) -> None:
+    """Let copies of these models serve all the coins."""
     names = []
     for number, first in enumerate(range(0, len(coins), BATCH)):
-        symbols = tuple(coins[first : first + BATCH])
-        model = replace(models[number % len(models)], symbols=symbols, name=f"{cutoff}-full-{number:03d}-copy")
+        symbols, like = tuple(coins[first : first + BATCH]), models[number % len(models)]
+        model = replace(like, symbols=symbols, name=f"{cutoff}-full-{number:03d}-copy")
         write_checkpoint(root, model.name, model.arrays(), model.document(), created=cutoff)
         names.append(model.name)
-    store.promote(names, cutoff, followed=coins)
+    CheckpointStore(root).promote(names, cutoff, followed=coins)
 
 
 def a_day_before(state: Path) -> None:
@@ -239,6 +242,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=8, help="of a retrain that are carried out at most")
     parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "scaling.svg")
     options = parser.parse_args()
+    if any(size % BATCH for size in options.sizes):
+        parser.error(f"sizes are multiples of {BATCH}, a batch of coins")
     for package in ("cryptod", "ctl"):
         compileall.compile_dir(ROOT / package, quiet=1)
     sizes, end = sorted(options.sizes), HOUR.floor(START)
@@ -246,23 +251,23 @@ def main() -> None:
     found: list[Costs] = []
     with tempfile.TemporaryDirectory(prefix="cryptod-") as name:
         filled, before = 0, Path()
+        models: list[Model] = []
         for size in sizes:
             folder = Path(name) / str(size)
             state, coins = folder / "state", market.coins[:size]
             folder.mkdir()
             if before.name:
-                (before / "candles").parent.mkdir(exist_ok=True)
                 state.mkdir()
                 (before / "candles").rename(state / "candles")
-                (before / "checkpoints").rename(state / "checkpoints")
             begin = time.monotonic()
             fill(state / "candles", market, coins[filled:], end)
             print(f"{size:6,} coins: {size - filled:,} coins' candles laid into the store in {time.monotonic() - begin:.1f} s", flush=True)
             if not before.name:
                 with running(folder, coins, 0) as daemon:
                     daemon.wait_for(lambda client: client.status()["training"]["last_full"], "models", seconds=PATIENCE)
+                models = trained(state / "checkpoints")
             else:
-                copied(state / "checkpoints", coins, end)
+                copied(models, state / "checkpoints", coins, end)
             found.append(size_of(market, coins, folder, options.batches))
             filled, before = size, state
     plot(found, options.plot)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cryptod.__main__ import main
+from cryptod.market import HOUR
 from cryptod.worker.child import RUNNERS
 from cryptod.worker.messages import CollectDone, CollectOrder, Report
 
@@ -25,7 +26,8 @@ def run(order: CollectOrder, report: Callable[[Report], None]) -> None:
     symbols = tuple(Path(os.environ[COINS]).read_text().split())
     report(
         CollectDone(
-            job=order.job, symbols=symbols, left_out={}, failed={}, new_candles=len(symbols), revised_candles=0, requests=0, seconds=0.0
+            job=order.job, symbols=symbols, left_out={}, failed={}, collected_to=HOUR.floor(order.now), skew_ms=0,
+            new_candles=len(symbols), revised_candles=0, requests=0, seconds=0.0,
         )
     )  # fmt: skip
 
