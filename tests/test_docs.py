@@ -258,7 +258,6 @@ def _limits() -> Iterator[str]:
     yield "|---|---|"
     yield f"| bytes of a request | {protocol.MAX_REQUEST:,} |"
     yield f"| bytes of a reply | {protocol.MAX_REPLY:,} |"
-    yield f"| nesting of arrays and maps in a request | {protocol.MAX_DEPTH} |"
     yield f"| requests of one connection that wait for an answer | {protocol.MAX_PENDING}, one more is `busy` |"
     yield f"| connections | {protocol.MAX_CONNECTIONS:,} |"
     yield f"| coins named in a request | {protocol.MAX_SYMBOLS:,} |"
