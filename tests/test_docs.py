@@ -53,6 +53,8 @@ class Step(NamedTuple):
     """One command of a page, and what the page says that it prints."""
 
     page: str
+    block: int
+    """Which of the page's blocks; those of one are typed one after the other."""
     command: str
     output: str
 
@@ -77,10 +79,10 @@ def blocks(language: str) -> Iterator[tuple[str, str]]:
 
 
 def steps() -> Iterator[Step]:
-    for page, text in blocks("console"):
+    for number, (page, text) in enumerate(blocks("console")):
         for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
-            yield Step(page, command, output)
+            yield Step(page, number, command, output)
 
 
 STEPS = list(steps())
@@ -293,7 +295,7 @@ def rewrite(daemon: Daemon) -> None:
         parts = re.split(r"^\$ ", found[2], flags=re.MULTILINE)
         for number, part in enumerate(parts[1:], 1):
             command, _, output = part.partition("\n")
-            step = Step("", command, output)
+            step = Step("", 0, command, output)
             if output and not step.elsewhere and step.begins(*HERE):
                 parts[number] = f"{command}\n{run(step.plain, daemon).text}"
         return f"```console\n{'$ '.join(parts)}```"

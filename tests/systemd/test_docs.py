@@ -1,4 +1,4 @@
-"""The commands of the guide that want systemd: run in a box, page by page, in the order in which a reader types them."""
+"""The commands of the guide that want systemd: run in a box, block by block, in the order in which a reader types them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ URL = 'url = "http://127.0.0.1:8099"'
 
 pytestmark = pytest.mark.systemd
 
-WANTED = [step for step in STEPS if step.begins(*OURS)]
+# `make test-deb` begins where nothing is installed: with the README's first block.
+WANTED = [step for step in STEPS if step.begins(*OURS) and step.block > 0]
 
 
 @pytest.fixture
@@ -39,9 +40,8 @@ def machine(box: Box) -> Iterator[Box]:
     box.run("systemctl stop cryptod.service cryptod.socket; rm -rf /var/lib/cryptod.old")
 
 
-@pytest.mark.parametrize("page", sorted({step.page for step in WANTED}))
-def test_a_pages_commands_do_what_they_say(page: str, machine: Box) -> None:
-    steps = [step for step in WANTED if step.page == page and not step.begins("sed -i 's|^url = .*|url = \"http", "systemd-run")]
-    assert steps
-    for step in steps:
-        machine.run(step.plain, timeout=120)
+@pytest.mark.parametrize(("page", "block"), sorted({(step.page, step.block) for step in WANTED}))
+def test_a_pages_commands_do_what_they_say(page: str, block: int, machine: Box) -> None:
+    for step in WANTED:
+        if (step.page, step.block) == (page, block):
+            machine.run(step.plain, timeout=120)
