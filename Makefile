@@ -33,7 +33,7 @@ suitable = @$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	$(1) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "$(1) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-.PHONY: help demo test lint run bench figures soak chaos fuzz install lock uninstall deb test-deb clean $(BENCHES)
+.PHONY: help demo test lint run bench figures soak storms chaos fuzz install lock uninstall deb test-deb clean $(BENCHES)
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -80,6 +80,16 @@ $(BENCHES): bench-%: .venv/.made-bench
 
 figures: .venv/.made ## Write what the last benches found into README.md and docs/performance.md
 	@exec $(BIN)/python -m tests.bench.performance
+
+DAYS ?= 30
+COINS ?= 30
+SPEED ?= 1500
+soak: .venv/.made ## A month left alone, at speed (DAYS=... COINS=... SPEED=...): nothing may grow, be late or fail; then a month of storms
+	@$(BIN)/python -m tests.soak.month --days $(DAYS) --coins $(COINS) --speed $(SPEED)
+	@$(MAKE) --no-print-directory storms
+
+storms: .venv/.made ## A month in which the exchange does everything wrong, each thing alone and all mixed
+	@exec $(BIN)/python -m tests.soak.storms --days $(DAYS) --speed $(SPEED)
 
 KILLS ?= 1000
 SEED ?= 1

@@ -101,6 +101,8 @@ class House:
                 store.write(symbol, panel.open_times[rows], panel.values[rows, panel.symbols.index(symbol)])
 
     async def collect(self, report: Report) -> None:
+        if isinstance(report, CollectDone):
+            report = msgspec.structs.replace(report, collected_to=HOUR.floor(self.now + min(0, report.skew_ms)))
         self.collected = report
         await self.service._collect(self.now)
 
@@ -134,8 +136,8 @@ class House:
 
 def collected(symbols: tuple[str, ...] | None = None, **changes: Any) -> CollectDone:
     plain: dict[str, Any] = {
-        "job": 0, "symbols": market().symbols if symbols is None else symbols, "left_out": {}, "failed": {}, "new_candles": 0,
-        "revised_candles": 0, "requests": 1, "seconds": 0.1,
+        "job": 0, "symbols": market().symbols if symbols is None else symbols, "left_out": {}, "failed": {}, "collected_to": 0,
+        "skew_ms": 0, "new_candles": 0, "revised_candles": 0, "requests": 1, "seconds": 0.1,
     }  # fmt: skip
     return CollectDone(**plain | changes)
 
@@ -417,6 +419,14 @@ async def test_memory_near_its_limit_shows_after_a_minute_until_there_is_room(ho
     meter._limit = 4 * used
     await house.service._read_resources()
     assert "memory_near_limit" not in await house.conditions()
+
+
+@drives("clock_wrong")
+async def test_a_clock_that_is_not_the_exchange_s_shows_until_the_two_agree(house: House) -> None:
+    await house.collect(collected(skew_ms=-2 * HOUR.ms))
+    assert "clock_wrong" in await house.conditions()
+    await house.collect(collected())
+    assert "clock_wrong" not in await house.conditions()
 
 
 @drives("clock_stepped")
