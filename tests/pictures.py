@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from rich.console import Console, RenderableType
@@ -103,7 +104,7 @@ def main() -> int:
         return 0
     assert shutil.which("cryptod"), "run it as `make pictures`"
     with short_folder() as folder, SimulatedExchange("--coins", "40", "--seed", "7", speed=SPEED) as exchange:
-        settings = {"cryptod_universe_size": 40, "cryptod_train_batch_size": 25, "cryptod_train_months_back": 6}
+        settings: dict[str, Any] = {"cryptod_universe_size": 40, "cryptod_train_batch_size": 25, "cryptod_train_months_back": 6}
         with Daemon(folder, exchange, cryptod_forecast_base_model="true", **settings) as daemon:
             began, patience = exchange.now(), DAYS * 86_400 / SPEED + 60
             daemon.wait_for(lambda _: exchange.now() - began > DAYS * 86_400_000, "the simulated days", seconds=patience)
