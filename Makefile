@@ -33,7 +33,7 @@ suitable = @$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	$(1) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "$(1) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
-.PHONY: help demo test lint run bench figures soak storms chaos fuzz install lock uninstall deb test-deb clean $(BENCHES)
+.PHONY: help demo pictures test lint run bench figures soak storms chaos fuzz install lock uninstall deb test-deb clean $(BENCHES)
 .DEFAULT_GOAL := help
 
 help: ## Say what can be made
@@ -55,6 +55,9 @@ help: ## Say what can be made
 
 demo: .venv/.made ## Watch it work: a simulated exchange, 100 coins, training, forecasts; leaves nothing behind
 	@exec $(BIN)/python tests/demo.py
+
+pictures: .venv/.made ## The pictures of docs/images: a simulated run of days, a quarter of an hour (CRYPTOD_SOCKET= draws a running daemon)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/python -m tests.pictures
 
 test: lint ## Linters, types and all tests (PYTEST_ARGS=... for some)
 	$(BIN)/pytest $(PYTEST_ARGS)

@@ -250,14 +250,12 @@ def _cache(board: Board, now: int) -> Text:
     return Text(said, no_wrap=True, overflow="ellipsis")
 
 
-def _movers(board: Board) -> Text:
-    text = Text(no_wrap=True, overflow="ellipsis")
+def _movers(board: Board, *, wrapped: bool = False) -> Text:
+    text = Text(no_wrap=not wrapped, overflow="ellipsis")
     known = [row for row in board.rows if row.get("change_24h") is not None]
     for row in sorted(known, key=lambda row: -abs(row["change_24h"]))[:6]:
-        text.append(row["symbol"].partition("/")[0] + "\u00a0")
-        text.append(
-            percent(row["change_24h"], 1, sign=True).replace(" ", "\u00a0") + "  ", style="green" if row["change_24h"] > 0 else "red"
-        )
+        text.append(row["symbol"].partition("/")[0] + " ")
+        text.append(percent(row["change_24h"], 1, sign=True) + "  ", style="green" if row["change_24h"] > 0 else "red")
     return text
 
 
@@ -373,7 +371,7 @@ def _panels(board: Board, width: int, height: int, now: int) -> list[Layout]:
         ("training", _training_panel(board, now), 3),
         ("schedule", _schedule_table(board, now), max(1, len(board.status.get("schedule", [])))),
         ("models", _models_table(board, now), models + 2),
-        ("movers", _movers(board), 2),
+        ("movers", _movers(board, wrapped=True), 2),
     ]
     rest = height - log - sum(lines + 2 for _, _, lines in side)
     if rest < 3:  # the table of coins says it too
@@ -415,7 +413,7 @@ def _training_panel(board: Board, now: int) -> RenderableType:
     left = f", about {duration(elapsed * (1 - share) / share)} left" if share > 0.02 else ""
     head = Text(f"{jobs.KIND_WORDS.get(job['kind'], job['kind'])} {job['id']} ", style="cyan").append_text(_batches(job))
     return Group(
-        head, Text(f"{bar(share, 20)} {percent(share, 0)} {duration(elapsed)}{left}"), Text(jobs.job_text(job), overflow="ellipsis")
+        head, Text(f"{bar(share, 12)} {percent(share, 0)} {duration(elapsed)}{left}"), Text(jobs.job_text(job), overflow="ellipsis")
     )
 
 
@@ -427,7 +425,10 @@ def _schedule_table(board: Board, now: int) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     for row in board.status.get("schedule", []):
         coming = ago(row["next"], now) if row.get("next") else "off"
-        grid.add_row(Text(row["name"], style="cyan"), coming, Text(f"last {ago(row['last'], now)}", style="dim"))
+        words = (coming, ago(row["last"], now))
+        grid.add_row(
+            *(Text(word, paint, no_wrap=True, overflow="ellipsis") for word, paint in zip((row["name"], *words), ("cyan", "", "dim")))
+        )
     return grid
 
 

@@ -28,6 +28,7 @@ from ctl import main as ctl
 from tests.outcomes import NO_SCORES, scorecard
 from tests.replies import CACHE, CONDITION, MODELS, NOW, RUNNING, SCHEDULE, STATUS, SYMBOLS, batch, candles, forecast, job, top_row
 
+LOGGED = {"time": NOW, "level": "warning", "logger": "service", "text": "condition raised", "fields": {"remedy": "wait a while " * 9}}
 SCORES = scorecard(hours=200, coins=4)
 CLOSED = job(12, state="done", batches=[batch(i) for i in (1, 2, 3, 4)], peak_rss=310_000_000)
 
@@ -75,6 +76,8 @@ class Daemon:
             "get_many": self._get_many,
             "top": lambda r: [top_row("BTC/USDT", 27_123.45), top_row("ETH/USDT", 1_870.1)][: r.count],
             "candles": lambda r: candles(r.symbol, 1_870.1 if r.symbol.startswith("ETH") else 27_123.45, r.hours),
+            "log_lines": lambda r: [LOGGED] * r.limit,
+            "report": lambda r: {"html": f"<!doctype html><title>{r.window}</title>"},
             "scores": lambda r: SCORES if r.symbol is None else {**NO_SCORES, "symbol": r.symbol},
             "symbols": lambda r: SYMBOLS,
             "schedule": lambda r: SCHEDULE,
@@ -168,7 +171,7 @@ LINES = [
     "scores", "scores btc/usdt --window 7d", "scores --all --coins",
     "jobs --limit 3", "cancel 12", "schedule", "models list", "models rollback --steps 1", "cache stats", "cache pregenerate",
     "cache clear", "cache clear btc eth", "ping", "models pin", "models unpin", "symbols add doge", "symbols remove ABC/USDT",
-    "schedule pause incremental", "schedule resume incremental", "schedule run incremental", "log level debug",
+    "log lines --limit 2", "schedule pause incremental", "schedule resume incremental", "schedule run incremental", "log level debug",
 ]  # fmt: skip
 
 
@@ -397,6 +400,17 @@ def test_a_plot_is_drawn_into_a_file_of_the_kind_that_its_name_says(daemon: Daem
     assert (refused.returncode, "neither in .svg nor in .png" in refused.stderr) == (2, True)
     assert run(daemon.path, "plot", "btc", "eth", "--out", str(path)).returncode == 2
     lost = run(daemon.path, "plot", "btc", "--out", str(tmp_path / "no" / "btc.svg"))
+    assert (lost.returncode, "cannot be written" in lost.stderr) == (1, True)
+
+
+def test_a_report_is_written_where_it_is_asked_for_or_to_standard_output(daemon: Daemon, tmp_path: Path) -> None:
+    path = tmp_path / "live.html"
+    found = run(daemon.path, "report", "--out", str(path), "--window", "7d")
+    assert (found.returncode, path.read_text()) == (0, "<!doctype html><title>7d</title>")
+    assert found.stdout == f"{path}: 32 B; it opens in any browser and needs no network\n"
+    assert run(daemon.path, "report", "--out", "-").stdout == "<!doctype html><title>30d</title>"
+    assert json.loads(run(daemon.path, "report", "--out", str(path), "--json").stdout) == {"path": str(path), "bytes": 33}
+    lost = run(daemon.path, "report", "--out", str(tmp_path / "no" / "live.html"))
     assert (lost.returncode, "cannot be written" in lost.stderr) == (1, True)
 
 

@@ -7,7 +7,7 @@ the live forecasts by the same rules.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
@@ -83,6 +83,13 @@ class LiveResults:
     past: BacktestResults
 
 
+TOPS: Final[tuple[tuple[str, str, Callable[[Coin], float], Callable[[Coin], str]], ...]] = (
+    ("By score", "score", lambda coin: coin.score, lambda coin: fixed(coin.score, 3, sign=True)),
+    ("By P(up)", "P(up)", lambda coin: coin.p_up, lambda coin: percent(coin.p_up)),
+    ("By volatility", "volatility", lambda coin: coin.volatility, lambda coin: percent(coin.volatility, 2)),
+    ("Movers, 24 h", "change", lambda coin: abs(coin.change), lambda coin: percent(coin.change, 2, sign=True)),
+)
+"""Title, head of the last column, what is ranked by (the largest first), and how it is said."""
 SECTIONS: Final = (
     ("horizons", "Skill", skill.by_horizon),
     ("time", "Over time", skill.over_time),
@@ -197,17 +204,11 @@ def _top_lists(results: LiveResults) -> str:
     """The first coins by score, by volatility and by how far they have moved."""
     if not results.coins:
         return ""
-    lists = (
-        ("By score", "score", lambda coin: coin.score, lambda coin: fixed(coin.score, 3, sign=True), False),
-        ("By P(up)", "P(up)", lambda coin: coin.p_up, lambda coin: percent(coin.p_up), False),
-        ("By volatility", "volatility", lambda coin: coin.volatility, lambda coin: percent(coin.volatility, 2), False),
-        ("Movers, 24 h", "change", lambda coin: coin.change, lambda coin: percent(coin.change, 2, sign=True), True),
-    )
     drawn = []
-    for title, head, value, text, far in lists:
-        known = [coin for coin in results.coins if np.isfinite(value(coin))]
-        ranked = sorted(known, key=lambda coin, value=value, far=far: -abs(value(coin)) if far else -value(coin))[:TOP]  # type: ignore[misc]
-        rows = [[Cell(coin.symbol), Cell(price(coin.now.close)), Cell(text(coin))] for coin in ranked]
+    for title, head, value, text in TOPS:
+        known = [(value(coin), coin) for coin in results.coins if np.isfinite(value(coin))]
+        ranked = sorted(known, key=lambda each: -each[0])[:TOP]
+        rows = [[Cell(coin.symbol), Cell(price(coin.now.close)), Cell(text(coin))] for _, coin in ranked]
         drawn.append(f"<div><h3>{escape(title)}</h3>{table(['<coin', 'close', head], rows)}</div>")
     reading = "24 hours ahead. The score, expected return over volatility, ranks and recommends nothing: in most hours it is chance."
     return section("top", "Top lists", reading, f'<div class="grid four">{"".join(drawn)}</div>')
