@@ -256,9 +256,15 @@ class Daemon:
                 raise AssertionError(f"{error}\n{self.log()[-4000:]}") from None
 
     def wait_until_trained(self, coins: int) -> None:
-        """Forecasts of so many coins are there, and no training runs."""
-        self.wait_for(lambda client: client.cache_stats()["entries"] == coins, "the first forecasts")
+        """Forecasts of so many coins are there, made by the models that serve after a full retrain, and no training runs."""
+
+        def made(client: Client) -> bool:
+            serves = {row["symbol"]: row["model"] for row in client.symbols()["followed"]}
+            return all(forecast.model == serves[symbol] for symbol, forecast in client.get_many().items())
+
+        self.wait_for(lambda client: client.status()["training"]["last_full"], "the end of the first full retrain")
         self.wait_for(lambda client: client.status()["training"]["running"] is None, "the end of the training")
+        self.wait_for(lambda client: client.cache_stats()["entries"] == coins and made(client), "the forecasts")
 
     def wait_for_line(self, sentence: str, count: int = 1, *, seconds: float = 60.0) -> list[str]:
         try:
