@@ -117,4 +117,4 @@ def test_nothing_failed_that_the_exchange_is_no_excuse_for(day: tuple[Life, list
 def test_the_daemon_tidies_up_by_its_own_clock() -> None:
     service = Service.__new__(Service)
     service.clock = SpedClock(START, START, 900.0)
-    assert [job.interval for job in service._housekeeping().jobs] == [10, 2, 1, 4]
+    assert [job.interval for job in service._housekeeping().jobs] == [10, 2, 2, 1, 4]

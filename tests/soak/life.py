@@ -265,7 +265,7 @@ def _read(daemon: Daemon, life: Life, stop: threading.Event, number: int) -> Non
                     if chance.random() < 0.02:
                         client.top(10)
                 except RequestError as error:
-                    if error.code == "unknown_symbol" and symbol in client.symbols()["left_out"]:
+                    if error.code == "unknown_symbol" and symbol not in {row["symbol"] for row in client.symbols()["followed"]}:
                         reads.refused += 1
                     else:
                         reads.failed.append(f"{symbol} at {before}: {error}")
