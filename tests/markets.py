@@ -41,9 +41,9 @@ class Source:
         self.held = held
         change(held)
 
-    def panel(self, symbols: Sequence[str], start: int, end: int) -> Panel:
+    def panel(self, symbols: Sequence[str], start: int, cutoff: int) -> Panel:
         known = {symbol: column for column, symbol in enumerate(self.held.symbols)}
-        hours = (end - start) // HOUR.ms
+        hours = (cutoff - start) // HOUR.ms
         values, status = np.full((hours, len(symbols), 5), np.nan), np.full((hours, len(symbols)), NOT_FETCHED, np.uint8)
         first = (start - self.held.start) // HOUR.ms
         begin, stop = max(first, 0), min(first + hours, len(self.held.values))

@@ -306,5 +306,5 @@ def rewrite(daemon: Daemon) -> None:
 
 
 if __name__ == "__main__":
-    with running() as daemon:
-        rewrite(daemon)
+    with running() as found:
+        rewrite(found)

@@ -23,7 +23,6 @@ import pytest_asyncio
 
 from cryptod.clock import STEP_SHOWN, StepWatch
 from cryptod.config import load
-from cryptod.daemon import monitor
 from cryptod.daemon.handlers import Handlers
 from cryptod.daemon.monitor import CONDITIONS, MIB
 from cryptod.daemon.service import Service
@@ -398,11 +397,11 @@ async def test_a_damaged_store_shows_until_the_next_start(tmp_path: Path) -> Non
 async def test_a_disk_that_fills_up_shows_until_there_is_room(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(house.root)
     with monkeypatch.context() as full:
-        full.setattr(monitor.shutil, "disk_usage", lambda path: usage._replace(total=10_000 * MIB, free=100 * MIB))
+        full.setattr("shutil.disk_usage", lambda path: usage._replace(total=10_000 * MIB, free=100 * MIB))
         await house.service._read_resources()
         assert "disk_low" in await house.conditions()
     with monkeypatch.context() as roomy:
-        roomy.setattr(monitor.shutil, "disk_usage", lambda path: usage._replace(total=10_000 * MIB, free=5_000 * MIB))
+        roomy.setattr("shutil.disk_usage", lambda path: usage._replace(total=10_000 * MIB, free=5_000 * MIB))
         await house.service._read_resources()
         assert "disk_low" not in await house.conditions()
 

@@ -115,7 +115,7 @@ class Predictor:
 
     def behind(self, cutoff: int) -> dict[str, int]:
         """Coins whose candles are not absorbed up to ``cutoff`` -> by how many milliseconds."""
-        found = {}
+        found: dict[str, int] = {}
         for group in self._groups:
             lag = cutoff - group.state.at
             found |= {group.symbols[column]: int(lag[column]) for column in np.flatnonzero(lag > 0)}

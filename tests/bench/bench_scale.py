@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def running(folder: Path, coins: Sequence[str], hours: int) -> Iterator[Daemon]:
     clock.port = 1  # nobody asks it
     names = folder / "coins"
     names.write_text("\n".join(coins))
-    settings = {
+    settings: dict[str, Any] = {
         COINS: names, "CRYPTOD_UNIVERSE_SIZE": 100, "CRYPTOD_TRAIN_BATCH_SIZE": BATCH, "CRYPTOD_TRAIN_MONTHS_BACK": MONTHS,
         "CRYPTOD_INCREMENTAL_ENABLED": "false",
     }  # fmt: skip

@@ -102,7 +102,7 @@ def _lstm(epochs: int) -> float:
     optimizer = torch.optim.Adam([*lstm.parameters(), *head.parameters()], 1e-3)
     begin = time.perf_counter()
     for _ in range(epochs):
-        for rows in torch.randperm(len(target)).split(LSTM_BATCH):
+        for rows in torch.randperm(len(target)).split(LSTM_BATCH):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
             loss = torch.nn.functional.mse_loss(head(lstm(inputs[rows])[0][:, -1]), target[rows])
             loss.backward()  # type: ignore[no-untyped-call]

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptod.client import Client
 from cryptod.errors import CryptodError
@@ -31,7 +32,7 @@ from tests.integration.house import START, Daemon, SimulatedExchange, short_fold
 COINS, SEED, MONTHS, HISTORY_DAYS = 8, 7, 3, 400
 SPEED = 3600.0
 """A candle closes every second, an update of the models is due every six."""
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "CRYPTOD_UNIVERSE_SIZE": COINS, "CRYPTOD_TRAIN_MONTHS_BACK": MONTHS, "CRYPTOD_TRAIN_BATCH_SIZE": 4,
     "CRYPTOD_TRAIN_EPOCHS": 4, "CRYPTOD_INCREMENTAL_EPOCHS": 1, "CRYPTOD_FORECAST_BASE_MODEL": "true", "CRYPTOD_WORKER_THREADS": 1,
 }  # fmt: skip

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from types import FunctionType, ModuleType
-from typing import Final
+from typing import Any, Final
 
 from cryptod.daemon import control, crowd, dispatch, framing, handlers, symbols
 from tests.fuzz import grammar
@@ -90,7 +90,7 @@ def functions(holder: ModuleType | type, home: str) -> Iterator[FunctionType]:
             yield from functions(one, home)
 
 
-def plan(data: bytes) -> dict[str, int]:
+def plan(data: bytes) -> dict[str, Any]:
     """What an input's first byte says: in how many parts it is told, and whether by one who may change things."""
     first = data[0] if data else 0
     return {"parts": (1, 1, 1, 1, 1, 2, 3, 9)[first % 8], "may_change": first >= 250}

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from random import Random
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import psutil
 
@@ -70,7 +70,7 @@ class Outside:
         with ExitStack() as opening:
             folder = opening.enter_context(short_folder())
             exchange = opening.enter_context(SimulatedExchange("--coins", str(self.coins)))
-            settings = {"cryptod_universe_size": self.coins}
+            settings: dict[str, Any] = {"cryptod_universe_size": self.coins}
             self.daemon = opening.enter_context(Daemon(folder, exchange, **settings))
             self.daemon.wait_for(lambda client: client.cache_stats()["entries"] == self.coins, "the first forecasts", seconds=300)
             self.daemon.wait_for(lambda client: client.status()["training"]["running"] is None, "the end of the training", seconds=300)

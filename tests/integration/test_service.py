@@ -31,7 +31,7 @@ TEN = START // HOUR.ms * HOUR.ms
 MARKET = ("--coins", str(COINS), "--seed", "7")
 SMALL_BATCHES = {"cryptod_train_batch_size": 2}
 """The retrain takes long enough to be caught in its middle."""
-QUIET = {"cryptod_incremental_enabled": "false"}
+QUIET: dict[str, Any] = {"cryptod_incremental_enabled": "false"}
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +340,7 @@ def test_forecasts_follow_every_candle_and_models_are_updated_on_schedule(house:
 
 def test_a_turn_missed_between_two_short_lives_is_caught_up_with(folder: Path) -> None:
     """Neither life saw a turn of the schedule; the first one was born before the turn that the second one has to make good."""
-    daily = {"cryptod_full_retrain_schedule": "0 11 * * *"}
+    daily: dict[str, Any] = {"cryptod_full_retrain_schedule": "0 11 * * *"}
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen: there is nothing to train on
         early, late = SimulatedExchange(), SimulatedExchange(start=START + HOUR.ms)

@@ -132,7 +132,7 @@ def lived(
     ``until(client)``. At the end of the context the daemon is stopped, and what it left is read and compared with the truth.
     """
     life = Life()
-    given = {"cryptod_universe_size": coins, "cryptod_forecast_base_model": "true"} | settings
+    given: dict[str, Any] = {"cryptod_universe_size": coins, "cryptod_forecast_base_model": "true"} | settings
     stop = threading.Event()
     with Daemon(folder, exchange, **given) as daemon:
         daemon.wait_for(lambda client: client.cache_stats()["entries"] >= coins, "the first forecasts", seconds=120)

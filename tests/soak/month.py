@@ -7,6 +7,7 @@ read all the while, and an exchange of whose requests 2 % fail. Nothing may grow
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 from collections.abc import Iterator
 
@@ -37,7 +38,7 @@ def live(days: int, coins: int, speed: float, clients: int) -> Life:
         settings = {"cryptod_train_batch_size": 25, "cryptod_train_months_back": 6, "cryptod_worker_nice": os.nice(0)}
         with lived(folder, exchange, coins, faults, clients=clients, every=3600 / speed, **settings) as (_, life, watch):
             for day in range(1, days + 1):
-                watch(lambda _, day=day: exchange.now() > START + day * DAY, f"day {day}", 4 * 86400 / speed + 300)
+                watch(functools.partial(lambda day, _: exchange.now() > START + day * DAY, day), f"day {day}", 4 * 86400 / speed + 300)
                 print(f"day {day}: {life.reads.count:,} reads, {life.samples[-1]}", flush=True)
             watch(lambda _: exchange.now() > end, "the last hour", 300)
             watch(lambda client: client.status()["training"]["running"] is None, "the end of the last update", 600)

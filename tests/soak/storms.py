@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from cryptod.market import HOUR
 from cryptod.simulator.binance import WEIGHT_LIMIT
@@ -54,7 +54,7 @@ def live(days: int, coins: int, speed: float) -> tuple[Life, list[Passed]]:
     """Each alone, then the silence, then days of all, until the month is over but for a day of calm."""
     found: list[Passed] = []
     with short_folder() as folder, SimulatedExchange(*options(coins), speed=speed) as exchange:
-        settings = {"cryptod_worker_nice": os.nice(0), "cryptod_train_months_back": 3}
+        settings: dict[str, Any] = {"cryptod_worker_nice": os.nice(0), "cryptod_train_months_back": 3}
         with lived(folder, exchange, coins, **settings) as (daemon, life, watch), daemon.client() as client:
             watch(lambda client: client.status()["training"]["last_full"] > 0, "the first models", 300)
             for storm in (*ALONE, SILENCE):
