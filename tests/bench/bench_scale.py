@@ -202,7 +202,7 @@ def retrain(daemon: Daemon, most: int) -> float:
             ended = done == total
         if not ended:
             client.cancel(number)
-        a_batch = (seen[-1] - seen[0]) / (len(seen) - 1)
+        a_batch = (seen[-1] - seen[0]) / max(len(seen) - 1, 1)
         return seen[0] - began + a_batch * (total - 1)
 
 

@@ -17,6 +17,8 @@ from typing import Any, Final, NamedTuple
 from tests.bench.figures import ROOT
 
 BEGIN: Final = "<!-- from `make bench` by `make figures`; do not edit by hand -->\n"
+CHART: Final = "scaling.svg"
+"""Drawn by the bench of growth, beside docs/performance.md."""
 END: Final = "<!-- end -->\n"
 
 
@@ -122,6 +124,8 @@ def main() -> None:
     chapters: list[str] = []
     for name, one in found.items():
         chapters += [f"### make bench-{name}", "", f"{one['machine']}.", "", *long_table(one["figures"]), ""]
+        if name == "scale" and (ROOT / "docs" / CHART).exists():
+            chapters += [f"![Cost against coins]({CHART})", ""]
     write(ROOT / "docs" / "performance.md", chapters[:-1])
 
 
