@@ -110,7 +110,8 @@ NEW = $(DESTDIR)$(OPTDIR).new
 UNUSED = -path '*/site-packages/pip' -o -path '*/site-packages/pip-*' -o -type d -name tests -o -path '*/torch/test' \
 	-o -path '*/torch/include' -o -path '*/torch/share' -o -path '*/torch/bin/*' ! -name torch_shm_manager \
 	-o -name direct_url.json
-# Nothing is installed but the files whose checksums are in packaging/locks, and what they are built with is among them.
+# Nothing is installed but the files whose checksums are in packaging/locks, and what they are built with is among them. torch for
+# processors alone where pip finds such a build (TORCH_INDEX, or an index in its configuration), else the public one, which is large.
 LOCKED := install --require-hashes --no-deps --no-build-isolation
 install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, user, configuration (DESTDIR= for packagers)
 	$(call suitable,$(INSTALL_PYTHON),INSTALL_PYTHON)
@@ -119,9 +120,9 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 	umask 022; set -e; \
 	rm -rf "$(NEW)" build; \
 	$(INSTALL_PYTHON) -m venv "$(NEW)"; \
-	"$(NEW)/bin/python" -I -m pip $(LOCKED) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r packaging/locks/torch.txt; \
-	! grep -q '^Requires-Dist: cuda-' "$(NEW)"/lib/python*/site-packages/torch-*.dist-info/METADATA \
-		|| "$(NEW)/bin/python" -I -m pip $(LOCKED) -r packaging/locks/accelerators.txt; \
+	"$(NEW)/bin/python" -I -m pip $(LOCKED) -r packaging/locks/build.txt; \
+	"$(NEW)/bin/python" -I -m pip $(LOCKED) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r packaging/locks/torch-cpu.txt \
+		$(if $(TORCH_INDEX),,|| "$(NEW)/bin/python" -I -m pip $(LOCKED) -r packaging/locks/torch.txt); \
 	"$(NEW)/bin/python" -I -m pip $(LOCKED) -r packaging/locks/daemon.txt; \
 	"$(NEW)/bin/python" -I -m pip install --no-deps --no-build-isolation --no-index .; \
 	find "$(NEW)/bin" -type f ! -name cryptod ! -name cryptoctl -delete; \
@@ -144,7 +145,7 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 		systemd-sysusers cryptod.conf && systemd-tmpfiles --create cryptod.conf && systemctl daemon-reload \
 		&& echo "installed; start it with: systemctl enable --now cryptod"; fi
 
-lock: ## Write packaging/locks anew from constraints.txt, checksums and all (needs uv; TORCH_INDEX=... adds that index's builds of torch)
+lock: ## Write packaging/locks anew from constraints.txt, checksums and all (needs uv; TORCH_INDEX=... for torch-cpu.txt)
 	$(PYTHON) packaging/locks/lock.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
 # A Debian package of it, from a tree of its own; installing it needs neither an index nor a compiler.

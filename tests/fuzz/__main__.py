@@ -74,7 +74,7 @@ def worker(arguments: argparse.Namespace) -> None:
         return (data[:at] + grammar.message(chance) + (data[at:] if what == 6 else b""))[:most]
 
     named = [str(arguments.repeat)] if arguments.repeat else []
-    options = {"runs": arguments.inputs, "max_len": LONGEST, "seed": arguments.seed, "timeout": 20, "rss_limit_mb": 1024, "verbosity": 0}
+    options = {"runs": arguments.inputs, "max_len": LONGEST, "seed": arguments.seed, "timeout": 300, "rss_limit_mb": 1024, "verbosity": 0}
     with Inside(Path(tempfile.mkdtemp(prefix="state-"))) as daemon:
         atheris.Setup([sys.argv[0], *(f"-{name}={value}" for name, value in options.items()), *named], one, custom_mutator=mutate)
         atheris.Fuzz()

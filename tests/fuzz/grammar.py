@@ -7,7 +7,7 @@ is missing. Such messages get further into the daemon than noise does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
@@ -58,19 +58,25 @@ def symbols(chance: Random) -> Any:
     return chance.choice((None, [symbol(chance) for _ in range(chance.randrange(12))]))
 
 
-FITTING: Final[dict[str, Sequence[Maker]]] = {
-    "get": (symbol,),
-    "get_many": (symbols,),
-    "top": (lambda chance: chance.choice(NUMBERS), lambda chance: chance.choice(TOP_KEYS), lambda chance: chance.choice(NUMBERS)),
-    "scores": (lambda chance: chance.choice((None, symbol(chance))), lambda chance: chance.choice(tuple(WINDOWS))),
-    "jobs": (lambda chance: chance.choice(NUMBERS),),
-    "train": (lambda chance: chance.choice(JOB_KINDS),),
-    "cancel": (lambda chance: chance.choice(NUMBERS),),
-    "cache_clear": (symbols,),
-    "models_rollback": (lambda chance: chance.choice(NUMBERS),),
-    "subscribe": (lambda chance: chance.choice((None, [], list(EVENT_TOPICS), [chance.choice(EVENT_TOPICS)], ["weather"])),),
-}
-"""What may stand in the place of each parameter; a command that is not here takes none."""
+FITTING: Final[dict[str, Maker]] = {
+    "symbol": symbol,
+    "symbols": symbols,
+    "by": lambda chance: chance.choice(TOP_KEYS),
+    "window": lambda chance: chance.choice(tuple(WINDOWS)),
+    "kind": lambda chance: chance.choice(JOB_KINDS),
+    "name": lambda chance: chance.choice(("incremental", "full", "pregenerate", "")),
+    "level": lambda chance: chance.choice(("error", "critical", "")),
+    "topics": lambda chance: chance.choice((None, [], list(EVENT_TOPICS), [chance.choice(EVENT_TOPICS)], ["weather"])),
+} | dict.fromkeys(("count", "horizon", "hours", "job", "limit", "steps", "since", "until"), lambda chance: chance.choice(NUMBERS))
+"""What fits a parameter of that name; for one that is not here, anything is tried."""
+
+
+def parameters(chance: Random, name: str) -> list[Any]:
+    """What a command wants, or less where it has defaults."""
+    kind = COMMANDS[name].request
+    made = [FITTING.get(field, anything)(chance) for field in kind._fields]
+    required = len(made) - len(kind._field_defaults)
+    return made if chance.randrange(4) else made[: required + chance.randrange(len(kind._field_defaults) + 1)]
 
 
 def anything(chance: Random, depth: int = 0) -> Any:
@@ -94,10 +100,7 @@ def anything(chance: Random, depth: int = 0) -> Any:
 def request(chance: Random) -> list[Any]:
     """A valid request."""
     name = chance.choice(tuple(COMMANDS))
-    made = [make(chance) for make in FITTING.get(name, ())]
-    if made and chance.randrange(4) == 0 and name in ("top", "scores", "jobs", "models_rollback", "get_many", "cache_clear", "subscribe"):
-        made.pop()  # it has a default
-    return [REQUEST, chance.randrange(1 << chance.choice((6, 8, 16, 32))), name, made]
+    return [REQUEST, chance.randrange(1 << chance.choice((6, 8, 16, 32))), name, parameters(chance, name)]
 
 
 def _bent(chance: Random) -> bytes:

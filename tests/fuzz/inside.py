@@ -37,8 +37,8 @@ ROOT: Final = Path(__file__).parent.parent.parent
 COINS: Final = 5
 NOW: Final = 1_672_574_400_000 + 10 * 60_000
 """2023-01-01 12:10 UTC."""
-PATIENCE: Final = 10.0
-"""Seconds that one input may take before it counts as a hang; thousands of times what it should."""
+PATIENCE: Final = 120.0
+"""Seconds that one input may take before it counts as a hang: a machine that is busy with other things is none."""
 
 Said = tuple[int | None, str]
 """An answer as far as it must not depend on how the request was cut: its number, and the code of its error or nothing."""
@@ -213,7 +213,10 @@ class Inside:
         """Turn the loop until all is answered; what the client read meanwhile."""
         began, read = time.monotonic(), b""
         while self._busy():
-            await asyncio.sleep(0)
+            if self.server.crowd.waiting:
+                await asyncio.sleep(0)
+            else:
+                await asyncio.wait(tuple(self.server.tasks), timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
             if line.choked:
                 read += line.drain(self.client)
             if time.monotonic() - began > PATIENCE:

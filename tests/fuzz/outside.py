@@ -115,10 +115,11 @@ class Outside:
             return Size(self.process.memory_info().rss, self.process.num_fds())
 
     def _connections(self) -> int:
-        """Connected sockets of the path: the seventh column is the state, 03 is connected."""
+        """Connected sockets (state 03) of its path: the private one at which it was bound before it was renamed (`listening.bind`)."""
+        bound = self.daemon.socket.with_name(f".{self.daemon.socket.name}.{self.process.pid}")
         with open("/proc/net/unix") as table:
             rows = [line.split() for line in table]
-        return sum(row[-1] == str(self.daemon.socket) and row[5] == "03" for row in rows)
+        return sum(row[-1] == str(bound) and row[5] == "03" for row in rows)
 
     @staticmethod
     def compare(before: Size, after: Size) -> None:
