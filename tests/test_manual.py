@@ -160,6 +160,10 @@ def test_verbs_their_parts_options_and_choices_are_offered(shell: Shell, scripts
     assert set(offered("cryptoctl", "")) >= {words.split()[0] for words in VERBS}
     assert offered("cryptoctl", "sche") == ["schedule"]
     assert set(offered("cryptoctl", "models", "")) == {words.split()[1] for words in VERBS if words.startswith("models ")}
+    assert offered("cryptoctl", "schedule", "") == ["pause", "resume", "run"]
+    assert offered("cryptoctl", "symbols", "a") == ["add"]
+    assert "--names" in offered("cryptoctl", "symbols", "--")
+    assert offered("cryptoctl", "symbols", "add", "--fo") == ["--follow"]
     assert "--horizon" in offered("cryptoctl", "top", "--")
     assert offered("cryptoctl", "models", "rollback", "--st") == ["--steps"]
     assert offered("cryptoctl", "top", "--by", "vol") == ["volatility"]

@@ -114,10 +114,16 @@ def bash(command: Command) -> str:
     name, everywhere, verbs = command
     rows, values = [], []
     parts = groups(verbs)
-    rows += [f"    {first}) operands={quoted(' '.join(verb.words.split()[1] for verb in found))} ;;" for first, found in parts.items()]
+    rows += [
+        f"    {first}) operands={quoted(' '.join(verb.words.split()[1] for verb in found))} ;;"
+        for first, found in parts.items()
+        if not any(verb.words == first for verb in verbs)
+    ]
     for verb in verbs:
         options = " ".join(argument.names[-1] for argument in verb.arguments if argument.names)
-        operands = kind(verb.operands[0]) if verb.operands else "@any"
+        # A first word may be a verb of its own too: `symbols`, and `symbols add`.
+        second = " ".join(other.words.split()[1] for other in parts.get(verb.words, ()))
+        operands = second or (kind(verb.operands[0]) if verb.operands else "@any")
         rows.append(f"    {quoted(verb.words)}) options={quoted(options)} operands={quoted(operands)} ;;")
         for argument in verb.arguments:
             if argument.names and (argument.value or argument.choices):
@@ -197,10 +203,14 @@ def _zsh_arguments(command: str, verb: Verb) -> str:
 def zsh(command: Command) -> str:
     name, everywhere, verbs = command
     parts = groups(verbs)
-    rows = [f"        {verb.words}) {_zsh_arguments(name, verb)} ;;" for verb in verbs if " " not in verb.words]
+    alone = {verb.words: verb for verb in verbs if " " not in verb.words}
+    rows = [f"        {words}) {_zsh_arguments(name, verb)} ;;" for words, verb in alone.items() if words not in parts]
     for first, found in parts.items():
         described = " ".join(quoted(f"{verb.words.split()[1]}:{brief(verb.doc)}") for verb in found)
-        rows += [f"        {first})", f"            verbs=({described})", "            _arguments -C '1: :->verb' '*:: :->rest'"]
+        rows += [f"        {first})", f"            verbs=({described})"]
+        # A first word may be a verb of its own too: `symbols`, and `symbols add`.
+        options = f" $everywhere {' '.join(_zsh_options(name, alone[first].arguments))}" if first in alone else ""
+        rows += [f"            _arguments -C{options} '1: :->verb' '*:: :->rest'"]
         rows += [
             "            case $state in",
             "            verb) _describe verb verbs ;;",
