@@ -40,12 +40,9 @@ def installed(box_is_possible: None, tmp_path_factory: pytest.TempPathFactory) -
     shutil.rmtree(tree)  # more than a gigabyte; pytest would keep three of them
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def box(installed: Path) -> Iterator[Box]:
-    """A machine on which cryptod has just been installed, its user made; nothing is started.
-
-    One for the whole run: a module leaves it as it found it, or is the last (`test_uninstall`).
-    """
+    """A machine on which cryptod has just been installed, its user made; nothing is started."""
     with Box(installed) as box:
         box.run("systemd-sysusers cryptod.conf && systemd-tmpfiles --create cryptod.conf && systemctl daemon-reload")
         yield box
