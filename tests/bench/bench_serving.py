@@ -315,7 +315,7 @@ def main() -> None:
     parser.add_argument("--coins", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each kind of call")
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--bots", type=int, default=4, help="that follow every forecast")
+    parser.add_argument("--bots", type=int, default=1, help="that follow every forecast")
     options = parser.parse_args()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as name, house(options.coins) as daemon:
