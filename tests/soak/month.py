@@ -41,7 +41,6 @@ def live(days: int, coins: int, speed: float, clients: int) -> Life:
                 watch(functools.partial(lambda day, _: exchange.now() > START + day * DAY, day), f"day {day}", 4 * 86400 / speed + 300)
                 print(f"day {day}: {life.reads.count:,} reads, {life.samples[-1]}", flush=True)
             watch(lambda _: exchange.now() > end, "the last hour", 300)
-            watch(lambda client: client.status()["training"]["running"] is None, "the end of the last update", 600)
     return life
 
 

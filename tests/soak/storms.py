@@ -65,7 +65,6 @@ def live(days: int, coins: int, speed: float) -> tuple[Life, list[Passed]]:
                 print(described(found[-1], exchange.now()), flush=True)
             calm = exchange.now() + DAY
             watch(lambda _: exchange.now() > calm, "a day of calm", 4 * 86400 / speed + 300)
-            watch(lambda client: client.status()["training"]["running"] is None, "the end of the last update", 600)
     return life, found
 
 
