@@ -16,6 +16,7 @@ import pytest
 
 from cryptod.errors import DamagedError, StoreError
 from cryptod.store.environment import Environment, Transaction, open_environment
+from tests.disks import small_disk
 
 FULL_DISK = (
     subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode == 0 if shutil.which("unshare") else False
@@ -328,3 +329,24 @@ def test_pages_that_were_read_are_given_back_and_can_be_read_on(tmp_path: Path) 
         with environment.read() as txn:
             assert txn.get("a", b"0") == b"new"
             assert txn.get("a", b"7") == b"\x07" * 100_000
+
+
+def test_a_new_store_on_a_full_disk_is_refused_with_a_sentence_and_kills_nobody(tmp_path: Path) -> None:
+    """LMDB maps its lock file with holes in it, and to touch one on a full disk ends the process (SIGBUS)."""
+    script = """
+import sys
+from pathlib import Path
+from cryptod.errors import StoreError
+from cryptod.store.environment import open_environment
+try:
+    open_environment(Path(sys.argv[1]), databases=["a"], writer=True)
+except StoreError as error:
+    print(error)
+"""
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        (disk / "ballast").write_bytes(bytes(60 << 10))
+        for _ in range(2):  # also over what the first attempt left
+            done = subprocess.run([sys.executable, "-c", script, disk / "env"], capture_output=True, text=True)
+            assert done.returncode == 0, done
+            assert "is on a full disk (free some space, then it goes on by itself)" in done.stdout
+            (disk / "ballast").write_bytes(bytes(56 << 10))

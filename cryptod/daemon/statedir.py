@@ -50,7 +50,10 @@ def open_serving(path: Path, now: int) -> tuple[Environment, str]:
     """
     databases = (*forecasts.DATABASES, *jobs.DATABASES, *ledger.DATABASES)
     try:
-        return open_environment(path, databases=databases, writer=True), ""
+        environment = open_environment(path, databases=databases, writer=True)
+        with contextlib.suppress(StoreError):  # a full disk: the next start sees it again
+            ledger.Ledger(environment).note_unscored()
+        return environment, ""
     except DamagedError as error:
         aside = path.with_name(f"{path.name}.damaged-{now}")
         path.rename(aside)

@@ -30,6 +30,7 @@ _madvise = ctypes.CDLL(None).madvise
 _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 Bytes = bytes | memoryview
 Upgrade = Callable[["Transaction"], None]
+Opened = tuple[lmdb.Environment, Mapping[str, lmdb._Database]]
 
 FIRST_MAP_SIZE: Final = 256 << 20
 """The map costs address space, not memory or disk; it is doubled when it is full."""
@@ -52,7 +53,7 @@ _REMEDIES: Final[tuple[tuple[type[lmdb.Error], str, str], ...]] = (
     (lmdb.PageNotFoundError, "is damaged", _SET_ASIDE),
     (lmdb.InvalidError, "is not a store, or is damaged", _SET_ASIDE),
     (lmdb.VersionMismatchError, "was written by another version of LMDB", _SET_ASIDE),
-    (lmdb.PanicError, "has failed while it was being written", "check the disk (dmesg); the store is opened anew at the next start"),
+    (lmdb.PanicError, "has failed while it was being written", "check the disk (dmesg); it is tried again"),
     (lmdb.ReadersFullError, "has too many readers", "end the processes that hold it open"),
     (lmdb.LockError, "is locked", "is another cryptod running on the same state directory?"),
     (lmdb.MemoryError, "could not be mapped: out of memory", "give the process more address space (ulimit -v)"),
@@ -108,9 +109,10 @@ class Transaction:
 class Environment:
     """See `open_environment`. May be used by several threads; transactions of one thread must not be nested."""
 
-    def __init__(self, path: Path, env: lmdb.Environment, databases: Mapping[str, lmdb._Database], *, writer: bool) -> None:
+    def __init__(self, path: Path, opened: Callable[[], Opened], *, writer: bool) -> None:
         self.path, self.writer = path, writer
-        self._env, self._databases = env, databases
+        self._opened = opened
+        self._env, self._databases = opened()
         self._pid = os.getpid()
         self._idle = threading.Condition()
         self._open = 0  # transactions now open: the map must not move under them
@@ -140,13 +142,13 @@ class Environment:
             try:
                 with self._env.begin(write=True) as txn:
                     return change(Transaction(txn, self._databases))
-            except (lmdb.MapFullError, lmdb.MapResizedError) as error:
-                resize: lmdb.Error = error
+            except (lmdb.MapFullError, lmdb.MapResizedError, lmdb.PanicError) as error:
+                reason: lmdb.Error = error
             except lmdb.Error as error:
                 raise _translated(error, self.path, "write") from error
             finally:
                 self._leave()
-            self._resize(resize)
+            self._renew(reason)
 
     def used_bytes(self) -> int:
         """Size of the data file: its pages in use and those that are free to be used again."""
@@ -180,13 +182,13 @@ class Environment:
             try:
                 # What is lent (memoryviews) reads as bytes do.
                 return cast("lmdb.Transaction[bytes]", self._env.begin(buffers=True) if lend else self._env.begin())
-            except lmdb.MapResizedError as error:
+            except (lmdb.MapResizedError, lmdb.PanicError) as error:
                 self._leave()
-                resize: lmdb.Error = error
+                reason: lmdb.Error = error
             except lmdb.Error as error:
                 self._leave()
                 raise _translated(error, self.path, "read") from error
-            self._resize(resize)
+            self._renew(reason)
 
     def _enter(self) -> None:
         if os.getpid() != self._pid:
@@ -199,11 +201,18 @@ class Environment:
             self._open -= 1
             self._idle.notify_all()
 
-    def _resize(self, reason: lmdb.Error) -> None:
-        """Grow the map (it is full), or adopt the size that another process has given it."""
+    def _renew(self, reason: lmdb.Error) -> None:
+        """Grow the map (it is full), adopt the size that another process has given it, or open anew what LMDB has given up.
+
+        LMDB does nothing more with an environment once its last page could not be written; what is on disk is sound.
+        """
         with self._idle:
             if not self._idle.wait_for(lambda: self._open == 0, timeout=10.0):
                 raise StoreError(f"{self.path} cannot grow: it is being read all the time", hint="keep transactions short")
+            if isinstance(reason, lmdb.PanicError):
+                self._env.close()
+                self._env, self._databases = self._opened()
+                return
             size = 0
             if isinstance(reason, lmdb.MapFullError):
                 size = 2 * int(self._env.info()["map_size"])
@@ -240,31 +249,34 @@ def open_environment(
     if writer:
         _refuse_if_damaged(path)
         _reserve_locks(path)
-    try:
-        env = lmdb.open(
-            str(path),
-            map_size=map_size,
-            readonly=not writer,
-            create=False,  # the folder; the files in it are a writer's to make
-            mode=0o700,
-            # Reading ahead would map pages that nobody asked for, and they count as this process' memory.
-            readahead=False,
-            max_readers=MAX_READERS,
-            max_dbs=len(databases) + 1,
-        )
-    except (lmdb.Error, OSError) as error:
-        raise _translated(error, path, "open") from error
-    try:
-        _refuse_if_cut_short(env, path)
-        env.reader_check()
-        handles = _create(env, path, databases, schema, upgrades or {}) if writer else _attach(env, path, databases, schema)
-    except lmdb.Error as error:
-        env.close()
-        raise _translated(error, path, "open") from error
-    except StoreError:
-        env.close()
-        raise
-    return Environment(path, env, handles, writer=writer)
+
+    def opened() -> Opened:
+        try:
+            env = lmdb.open(
+                str(path),
+                map_size=map_size,
+                readonly=not writer,
+                create=False,  # the folder; the files in it are a writer's to make
+                mode=0o700,
+                # Reading ahead would map pages that nobody asked for, and they count as this process' memory.
+                readahead=False,
+                max_readers=MAX_READERS,
+                max_dbs=len(databases) + 1,
+            )
+        except (lmdb.Error, OSError) as error:
+            raise _translated(error, path, "open") from error
+        try:
+            _refuse_if_cut_short(env, path)
+            env.reader_check()
+            return env, _create(env, path, databases, schema, upgrades or {}) if writer else _attach(env, path, databases, schema)
+        except lmdb.Error as error:
+            env.close()
+            raise _translated(error, path, "open") from error
+        except StoreError:
+            env.close()
+            raise
+
+    return Environment(path, opened, writer=writer)
 
 
 def _create(

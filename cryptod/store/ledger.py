@@ -231,6 +231,20 @@ class Ledger:
         with self._environment.read(lend=True) as txn:
             return [_pair(key) for key, _ in txn.scan("unscored", _KEY.pack(max(0, start), 0), _KEY.pack(max(0, end), 0))]
 
+    def note_unscored(self) -> int:
+        """Note the issues without a score that are not noted, as in a ledger of before there were notes; how many. Cheap if none is."""
+
+        def change(txn: Transaction) -> int:
+            missing = [key for key, _ in txn.scan("issues") if txn.get("scores", key) is None and txn.get("unscored", key) is None]
+            for key in missing:
+                txn.put("unscored", key, b"")
+            return len(missing)
+
+        with self._environment.read(lend=True) as txn:
+            if txn.count("unscored") + txn.count("scores") >= txn.count("issues"):
+                return 0
+        return self._environment.write(change)
+
     def prune(self, before: int, *, references_before: int | None = None) -> int:
         """Delete what was issued at a cutoff below ``before``; and references alone already below another time.
 

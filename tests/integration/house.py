@@ -133,8 +133,9 @@ class NotifySocket:
         self._thread.start()
 
     def _listen(self) -> None:
-        while data := self._socket.recv(4096):
-            self.told.append(Told(time.monotonic(), data.decode()))
+        with contextlib.suppress(OSError):  # it was closed before this thread had its turn
+            while data := self._socket.recv(4096):
+                self.told.append(Told(time.monotonic(), data.decode()))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
