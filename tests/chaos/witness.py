@@ -81,7 +81,7 @@ class Witness:
 
     def _live(self) -> None:
         # Without patience: what the client smooths over is to be seen here.
-        with Client(self._socket, timeout=10.0, patience=0.0) as client:
+        with Client(self._socket, timeout=120.0, patience=0.0) as client:  # a machine may be slow
             while not self._stop.wait(PAUSE):
                 began = time.monotonic()
                 try:
