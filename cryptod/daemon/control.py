@@ -160,15 +160,24 @@ class ControlServer:
         return sum(connection.send_event(data) for connection in listeners)
 
     async def broadcast(self, topic: str, payloads: Iterable[bytes]) -> None:
-        """Many events one after the other, in turns of half a millisecond, between which the other clients are answered."""
-        end, listeners = 0.0, self._listeners(topic)
-        for payload in payloads if listeners else ():
+        """Many events, gathered for few writes, between which the other clients are answered: each write may wake its reader."""
+        gathered: list[bytes] = []
+        size = 0
+        for payload in payloads if self._listeners(topic) else ():
+            gathered.append(_event(topic, payload))
+            size += len(gathered[-1])
+            if size >= FLUSH:
+                await self._deliver(topic, gathered)
+                gathered, size = [], 0
+        await self._deliver(topic, gathered)
+
+    async def _deliver(self, topic: str, events: list[bytes]) -> None:
+        data, end = b"".join(events), 0.0
+        for connection in self._listeners(topic) if events else ():
             if monotonic() > end:
                 await asyncio.sleep(0)
-                end, listeners = monotonic() + TURN_S, self._listeners(topic)
-            data = _event(topic, payload)
-            for connection in listeners:
-                connection.send_event(data)
+                end = monotonic() + TURN_S
+            connection.send_event(data, len(events))
 
     def _listeners(self, topic: str) -> list[_Connection]:
         return [connection for connection in self.connections if topic in connection.peer.topics]
@@ -422,13 +431,13 @@ class _Connection(asyncio.BufferedProtocol):
             self._server.crowd.queue(self)
         self._read_or_wait()
 
-    def send_event(self, data: bytes) -> bool:
-        """Send it, or drop and count it if the client does not read."""
+    def send_event(self, data: bytes, count: int = 1) -> bool:
+        """Send it, or drop and count it if the client does not read; ``count``: how many events it is."""
         if self._writing and not self._transport.is_closing():
             self._send(data)
             return True
-        self._lost += 1
-        self._server.counts["dropped_events"] += 1
+        self._lost += count
+        self._server.counts["dropped_events"] += count
         return False
 
     # ---------------------------------------------------------------------------------------------- closing
