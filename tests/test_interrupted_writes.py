@@ -142,7 +142,7 @@ class Upgrade(Scenario):
 
     def prepare(self, place: Path) -> None:
         with open_environment(place / "env", databases=["a"], writer=True, schema=1) as environment:
-            environment.write(lambda txn: [txn.put("a", b"%03d" % number, b"old" * 30) for number in range(300)])
+            environment.write(lambda txn: [txn.put("a", b"%03d" % number, b"old" * 30) for number in range(300)])  # type: ignore[func-returns-value]
 
     @staticmethod
     def _open(place: Path) -> Environment:

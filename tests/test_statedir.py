@@ -117,7 +117,7 @@ def write_as_before(path: Path) -> None:
     databases = (*forecasts.DATABASES, *jobs.DATABASES, *(name for name in DATABASES if name != "unscored"))
     with open_environment(path, databases=databases, writer=True) as environment:
         body = msgpack.packb((1, 2, 1 << 50, "m", b"\x81\xa1a\x01", 1.5, 0.1, b"", b"", b""))
-        environment.write(lambda txn: [txn.put("forecasts", s.encode(), framed(1, body, s.encode())) for s in OLD_SYMBOLS])
+        environment.write(lambda txn: [txn.put("forecasts", s.encode(), framed(1, body, s.encode())) for s in OLD_SYMBOLS])  # type: ignore[func-returns-value]
     with open_environment(path, databases=(*databases, "unscored"), writer=True) as environment:
         Ledger(environment).append(issue(0))
         JobStore(environment).set("published", {"cutoff": 7})
