@@ -56,6 +56,11 @@ def open_serving(path: Path, now: int) -> tuple[Environment, str]:
         return environment, ""
     except DamagedError as error:
         aside = path.with_name(f"{path.name}.damaged-{now}")
-        path.rename(aside)
+        try:
+            path.rename(aside)
+        except OSError as refused:
+            raise StoreError(
+                f"{error.message}, and it cannot be put aside: {refused.strerror}", hint="check the disk and its rights"
+            ) from refused
         log.error("the serving store was damaged and a new one is begun", error=error.message, aside=str(aside))
         return open_environment(path, databases=databases, writer=True), f"{error.message}; it was put aside as {aside}"

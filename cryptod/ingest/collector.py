@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cryptod.errors import CryptodError, DamagedError, ExchangeError
+from cryptod.errors import CryptodError, DamagedError, ExchangeError, StoreError
 from cryptod.ingest.answer import examine, named
 from cryptod.ingest.exchange import Exchange, UnknownSymbol
 from cryptod.ingest.history import RECHECKED, History
@@ -65,9 +65,14 @@ def _opened(path: Path) -> CandleStore:
         return CandleStore.open(path, writer=True)
     except DamagedError as error:
         aside = path.with_name(path.name + ".damaged")
-        for old in aside.glob("*"):
-            old.unlink()
-        path.rename(aside)
+        try:
+            for old in aside.glob("*"):
+                old.unlink()
+            path.rename(aside)
+        except OSError as refused:
+            raise StoreError(
+                f"{error.message}, and it cannot be put aside: {refused.strerror}", hint="check the disk and its rights"
+            ) from refused
         log.error("the candle store was damaged and is fetched anew", error=error.message, set_aside=str(aside))
         return CandleStore.open(path, writer=True)
 
