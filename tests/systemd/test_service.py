@@ -63,9 +63,8 @@ def ask(box: Box, command: str) -> Any:
 
 def wait_for_forecasts(box: Box) -> None:
     """Every coin is trained and published."""
-    box.wait(
-        """cryptoctl --json status | python3 -c 'import json, sys; sys.exit(json.load(sys.stdin)["cache"]["entries"] < 5)'""", seconds=90
-    )
+    look = 'import json, sys; s = json.load(sys.stdin); sys.exit(s["cache"]["entries"] < 5 or not s["training"]["last_full"])'
+    box.wait(f"cryptoctl --json status | python3 -c '{look}'", seconds=90)
 
 
 def test_it_is_ready_when_it_can_answer_and_says_what_it_does(daemon: Box) -> None:
