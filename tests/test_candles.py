@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from cryptod.errors import DataError, StoreError
 from cryptod.market import CANDLE, CLOSE, HOUR, NO_TRADE, NOT_FETCHED, Float64, Int64
-from cryptod.store.candles import WEEK_MS, CandleStore, Fetched
+from cryptod.store.candles import WEEK_MS, CandleStore, Fetched, reading
 
 START = 1_700_000_000_000 // WEEK_MS * WEEK_MS - 5 * HOUR.ms  # the ranges cross a week's end
 
@@ -171,6 +172,19 @@ def test_a_damaged_record_is_refused(store: CandleStore) -> None:
 def test_a_reader_of_a_store_that_is_not_there_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no store"):
         CandleStore.open(tmp_path / "candles")
+
+
+def test_threads_that_read_at_once_do_not_stand_in_each_others_way(tmp_path: Path) -> None:
+    path = tmp_path / "candles"
+    with CandleStore.open(path, writer=True) as store:
+        write(store, "BTC/USDT", 0, 400)
+
+    def read(_: int) -> int:
+        with reading(path) as store:
+            return int((store.panel(["BTC/USDT"], START, START + 400 * HOUR.ms).status == CANDLE).sum())
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(read, range(40))) == {400}
 
 
 @settings(max_examples=25, deadline=None)

@@ -20,7 +20,7 @@ from cryptod.errors import RequestError
 from cryptod.forecast.model import SOURCES
 from cryptod.market import CANDLE, HOUR, MAX_HORIZON, QUANTILE_LEVELS, SERVED, Float32
 from cryptod.protocol import EXPORTS
-from cryptod.store.candles import CandleStore
+from cryptod.store.candles import reading
 from cryptod.store.forecasts import Entry
 from cryptod.store.ledger import Issue, Ledger, Score
 
@@ -156,7 +156,7 @@ class Exports:
         names = ("open", "high", "low", "close", "volume")
         symbol_after, _, time_after = ask.after.partition(" ")
         begin = int(time_after) if ask.after else 0
-        with CandleStore.open(self._candles) as store:
+        with reading(self._candles) as store:
             for symbol in store.symbols():
                 if symbol < symbol_after or (ask.symbols is not None and symbol not in ask.symbols) or (span := store.span(symbol)) is None:
                     continue

@@ -45,7 +45,7 @@ from cryptod.errors import CheckpointError, CryptodError, RequestError, StoreErr
 from cryptod.forecast.drift import Alarm
 from cryptod.forecast.model import Model
 from cryptod.market import Panel
-from cryptod.store.candles import CandleStore
+from cryptod.store.candles import reading
 from cryptod.store.checkpoints import CheckpointStore
 from cryptod.store.forecasts import Entry, ForecastCache
 from cryptod.store.jobs import JobStore
@@ -68,7 +68,7 @@ log = logs.get_logger("service")
 
 def read_candles(path: Path, symbols: tuple[str, ...], start: int, cutoff: int) -> Panel:
     """A panel out of the candle store, opened for this one reading: pages that stay mapped count as this process' memory."""
-    with CandleStore.open(path) as candles:
+    with reading(path) as candles:
         return candles.panel(symbols, start, cutoff)
 
 

@@ -11,8 +11,10 @@ The map's pages count as memory of a process once it has read them: open the sto
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +34,9 @@ _CHUNKS: Final = "chunks"
 _FACTS: Final = "facts"
 _HEAD: Final = 8
 _CHUNK_BYTES: Final = _HEAD + WEEK + WEEK * 5 * 8
+
+
+_one_at_a_time: Final = threading.Lock()
 
 
 def _none() -> Int64:
@@ -253,3 +258,10 @@ def _merge(txn: Transaction, answer: Fetched, week: int) -> tuple[int, int]:
         body[:4] = zlib.crc32(memoryview(body)[_HEAD:]).to_bytes(4, "little")
         txn.put(_CHUNKS, key, bytes(body))
     return new, revised
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[CandleStore]:
+    """The store opened for one reading, by one thread after the other: a process must not have it open twice. Raises `StoreError`."""
+    with _one_at_a_time, CandleStore.open(path) as store:
+        yield store
