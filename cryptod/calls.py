@@ -27,6 +27,9 @@ KEPT_EVENTS: Final = 10_000
 class ConnectionLost(DaemonUnreachable):
     """The daemon is not there, or went away before it answered: it may be back in a moment."""
 
+    connected = False
+    """Whether there was a connection: then a daemon was there, and is probably being restarted."""
+
 
 def default_path(path: str | os.PathLike[str] | None) -> str:
     """The socket: as given, or ``$CRYPTOD_SOCKET``, or the system's."""
@@ -54,7 +57,9 @@ def silent(path: str, timeout: float) -> DaemonUnreachable:
 
 
 def lost(path: str, why: object = "") -> ConnectionLost:
-    return ConnectionLost(f"cryptod at {path} closed the connection{f': {why}' if why else ''}", hint="`journalctl -u cryptod`")
+    error = ConnectionLost(f"cryptod at {path} closed the connection{f': {why}' if why else ''}", hint="`journalctl -u cryptod`")
+    error.connected = True
+    return error
 
 
 def unsure(method: str, error: DaemonUnreachable) -> ConnectionLost:
@@ -94,17 +99,19 @@ def parts(symbols: Iterable[str] | None) -> Iterator[list[str] | None]:
 
 
 class Patience:
-    """Whether and how long to ask again: only reads, and only of a daemon that has answered this client before."""
+    """Whether and how long to ask again: only reads, and only of a daemon that has answered this client before or let it in."""
 
     def __init__(self, method: str, seconds: float, *, answered: bool) -> None:
         self._end = time.monotonic() + seconds
         self._pause = 0.0
-        self._hopeful = answered and reads(method)
+        self._again = reads(method)
+        self._seen = answered
 
     def pause(self, error: DaemonUnreachable | RequestError) -> float:
         """Seconds to wait before asking again; raises the error where that is of no use."""
         again = isinstance(error, ConnectionLost) or error.code == "shutting_down"
-        if not (again and self._hopeful and time.monotonic() + self._pause <= self._end):
+        self._seen = self._seen or (isinstance(error, ConnectionLost) and error.connected)
+        if not (again and self._again and self._seen and time.monotonic() + self._pause <= self._end):
             raise error
         pause, self._pause = self._pause, min(0.2, self._pause * 2 or 0.01)
         return pause

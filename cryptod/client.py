@@ -70,7 +70,7 @@ class Client:
 
     ``path``: the socket, by default ``$CRYPTOD_SOCKET`` or /run/cryptod/cryptod.sock. ``timeout``: seconds of silence
     after which an answer is given up. ``patience``: seconds for which a read is asked again when a daemon that has
-    answered before is away (restarted); a daemon that was never there is reported at once.
+    answered or let it in before is away (restarted); a daemon that was never there is reported at once.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, timeout: float = 10.0, patience: float = 5.0) -> None:

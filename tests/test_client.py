@@ -335,10 +335,37 @@ def test_something_else_that_answers_is_not_understood(tmp_path: Path) -> None:
     thread = threading.Thread(target=serve)
     thread.start()
     for _ in range(4):
-        with Client(tmp_path / "s", timeout=2) as client, pytest.raises(DaemonUnreachable, match=r"not understood|closed the connection"):
+        with (
+            Client(tmp_path / "s", timeout=2, patience=0) as client,
+            pytest.raises(DaemonUnreachable, match=r"not understood|closed the connection"),
+        ):
             client.ping()
     thread.join()
     listener.close()
+
+
+def test_a_daemon_that_goes_away_before_its_first_answer_is_asked_again_for_a_read_and_not_for_a_change(tmp_path: Path) -> None:
+    asked = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+
+        def serve() -> None:
+            for answers in (False, True, False):
+                connection, _ = listener.accept()
+                with connection:
+                    _, number, method, _ = msgpack.unpackb(connection.recv(1 << 16))
+                    asked.append(method)
+                    connection.sendall(msgpack.packb([1, number, None, {"pong": True}]) if answers else b"")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with Client(tmp_path / "s", timeout=5) as client:
+            assert client.call("ping") == {"pong": True}
+        with Client(tmp_path / "s", timeout=5) as client, pytest.raises(DaemonUnreachable, match="whether train was done is not known"):
+            client.train("full")
+        thread.join()
+    assert asked == ["ping", "ping", "train"]
 
 
 # -------------------------------------------------------------------------------------------------- events
