@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import difflib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, Final, Literal
 
 import msgpack
@@ -73,11 +73,15 @@ def _exact(text: str, unknown: RequestError) -> str:
 log = logs.get_logger("handlers")
 
 
+def _meant(text: str, choices: Collection[str], cutoff: float = 0.6) -> str:
+    """The hint for a word that is none of the choices: the nearest of them, or all."""
+    near = difflib.get_close_matches(text[:32], choices, n=1, cutoff=cutoff)
+    return f"did you mean {near[0]}?" if near else f"one of {', '.join(choices)}"
+
+
 def _check_window(window: str) -> None:
     if window not in WINDOWS:
-        near = difflib.get_close_matches(window[:32], WINDOWS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(WINDOWS)}"
-        raise RequestError("bad_request", f"window is {window[:32]!r}", hint=hint)
+        raise RequestError("bad_request", f"window is {window[:32]!r}", hint=_meant(window, WINDOWS, cutoff=0.4))
 
 
 COINS_PER_TURN: Final = 8
@@ -215,9 +219,7 @@ class Handlers:
 
     def train(self, request: Train, _: Peer) -> dict[str, Any]:
         if request.kind not in JOB_KINDS:
-            near = difflib.get_close_matches(request.kind[:32], JOB_KINDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(JOB_KINDS)}"
-            raise RequestError("bad_request", f"kind is {request.kind[:32]!r}", hint=hint)
+            raise RequestError("bad_request", f"kind is {request.kind[:32]!r}", hint=_meant(request.kind, JOB_KINDS))
         return self._service.enqueue(request.kind, "requested").describe()
 
     def cancel(self, request: JobId, _: Peer) -> dict[str, Any]:
@@ -312,9 +314,7 @@ class Handlers:
     def _row(self, name: str) -> str:
         rows = self._service.scheduler.rows
         if name not in rows:
-            near = difflib.get_close_matches(name[:32], rows, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(rows)}"
-            raise RequestError("bad_request", f"there is no periodic job {name[:32]!r}", hint=hint)
+            raise RequestError("bad_request", f"there is no periodic job {name[:32]!r}", hint=_meant(name, rows))
         return name
 
     def _described(self, name: str) -> dict[str, Any]:

@@ -261,8 +261,7 @@ class Publisher:
             self.late = frozenset(known) - frozenset(current)
             if not anew:
                 current = tuple(symbol for symbol in current if self._unchanged(symbol) is None)
-            for first in range(0, len(current), AT_ONCE):
-                await self._issue(current[first : first + AT_ONCE], cutoff, now, ttl_ms)
+            await self._issue(current, cutoff, now, ttl_ms)
             self.published_to, self._published_generation = max(cutoff, self.published_to), generation
             self._published_by = self.config.forecast.serve
             self.published_coins, self.refreshed_at, self.error = len(current), now, ""
@@ -284,15 +283,14 @@ class Publisher:
         await self.on_disk(lambda: self.predictor.advance(self._candles(tuple(behind), start, cutoff)))
 
     async def _issue(self, symbols: tuple[str, ...], cutoff: int, now: int, ttl_ms: int) -> None:
-        """Forecast, write the ledger, render, cache: in this order."""
-        if not symbols:
-            return
-        forecasts = await self.on_disk(self._forecast, symbols, cutoff)
-        await self.on_disk(self._record, forecasts, now)
-        entries = await self.on_disk(self._entries, forecasts, now, now + ttl_ms)
-        await self._keep(entries)
-        if self.announce is not None:
-            await self.announce(entries, now)
+        """Forecast, write the ledger, render, cache: in this order, `AT_ONCE` coins after the other."""
+        for first in range(0, len(symbols), AT_ONCE):
+            forecasts = await self.on_disk(self._forecast, symbols[first : first + AT_ONCE], cutoff)
+            await self.on_disk(self._record, forecasts, now)
+            entries = await self.on_disk(self._entries, forecasts, now, now + ttl_ms)
+            await self._keep(entries)
+            if self.announce is not None:
+                await self.announce(entries, now)
 
     async def _keep_behind(self, entry: Entry) -> None:
         """As `_keep`, but the disk has it a moment later than who waits for it: it is only for the next start."""
@@ -419,8 +417,7 @@ class Publisher:
                     by_cutoff.setdefault(self.predictor.needs(symbol), []).append(symbol)
             try:
                 for cutoff, group in by_cutoff.items():
-                    for first in range(0, len(group), AT_ONCE):
-                        await self._issue(tuple(group[first : first + AT_ONCE]), cutoff, now, expires - now)
+                    await self._issue(tuple(group), cutoff, now, expires - now)
             except StoreError as error:
                 self._failed(error)
 

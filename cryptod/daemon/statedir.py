@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptod import logs
 from cryptod.errors import ConfigError, DamagedError, StoreError
 from cryptod.store import forecasts, jobs, ledger
-from cryptod.store.environment import Environment, open_environment
+from cryptod.store.environment import Environment, open_environment, put_aside
 
 _REMEDIES = {
     errno.EROFS: "its file system is mounted read-only: mount it read-write (dmesg says why it is not), or set storage.directory",
@@ -56,11 +56,6 @@ def open_serving(path: Path, now: int) -> tuple[Environment, str]:
         return environment, ""
     except DamagedError as error:
         aside = path.with_name(f"{path.name}.damaged-{now}")
-        try:
-            path.rename(aside)
-        except OSError as refused:
-            raise StoreError(
-                f"{error.message}, and it cannot be put aside: {refused.strerror}", hint="check the disk and its rights"
-            ) from refused
+        put_aside(path, aside, error)
         log.error("the serving store was damaged and a new one is begun", error=error.message, aside=str(aside))
         return open_environment(path, databases=databases, writer=True), f"{error.message}; it was put aside as {aside}"

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from cryptod.errors import CryptodError, DamagedError, ExchangeError, StoreError
+from cryptod.errors import CryptodError, DamagedError, ExchangeError
 from cryptod.ingest.answer import examine, named
 from cryptod.ingest.exchange import Exchange, UnknownSymbol
 from cryptod.ingest.history import RECHECKED, History
@@ -26,6 +26,7 @@ from cryptod.ingest.universe import Universe, select
 from cryptod.logs import get_logger
 from cryptod.market import CLOSE, OPEN, TIMEFRAMES, Float64, Int64, parse_symbol
 from cryptod.store.candles import CandleStore, Fetched
+from cryptod.store.environment import put_aside
 from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report
 
 IN_FLIGHT: Final = 8
@@ -65,14 +66,7 @@ def _opened(path: Path) -> CandleStore:
         return CandleStore.open(path, writer=True)
     except DamagedError as error:
         aside = path.with_name(path.name + ".damaged")
-        try:
-            for old in aside.glob("*"):
-                old.unlink()
-            path.rename(aside)
-        except OSError as refused:
-            raise StoreError(
-                f"{error.message}, and it cannot be put aside: {refused.strerror}", hint="check the disk and its rights"
-            ) from refused
+        put_aside(path, aside, error, replace=True)
         log.error("the candle store was damaged and is fetched anew", error=error.message, set_aside=str(aside))
         return CandleStore.open(path, writer=True)
 

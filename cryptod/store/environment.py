@@ -385,3 +385,15 @@ def _translated(error: Exception, path: Path, doing: str) -> StoreError:
             damaged = isinstance(error, _DAMAGED)
             return (DamagedError if damaged else StoreError)(f"could not {doing}: {path} {what}", hint=remedy)
     return StoreError(f"could not {doing} {path}: {error}", hint="check the folder, its rights and the disk")
+
+
+def put_aside(path: Path, aside: Path, damage: DamagedError, *, replace: bool = False) -> None:
+    """Rename a damaged store; with ``replace`` what was put there before gives way. Raises `StoreError`, which tells of the damage too."""
+    try:
+        for old in aside.glob("*") if replace else ():
+            old.unlink()
+        path.rename(aside)
+    except OSError as refused:
+        raise StoreError(
+            f"{damage.message}, and it cannot be put aside: {refused.strerror}", hint="check the disk and its rights"
+        ) from refused
