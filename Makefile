@@ -33,6 +33,9 @@ suitable = @$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	$(1) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "$(1) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
+# A line in a .pth file: setuptools' other way puts a finder into every start of Python, 15 ms that an installed cryptoctl does not pay.
+EDITABLE := -C editable_mode=compat -e
+
 .PHONY: help demo pictures test lint run bench figures soak storms chaos fuzz install lock uninstall deb test-deb clean $(BENCHES)
 .DEFAULT_GOAL := help
 
@@ -43,12 +46,12 @@ help: ## Say what can be made
 	$(call suitable,$(PYTHON),PYTHON)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip $(INSTALL_TORCH)
-	$(BIN)/pip install -c constraints.txt -e '.[daemon,test]'
+	$(BIN)/pip install -c constraints.txt $(EDITABLE) '.[daemon,test]'
 	@touch $@
 
 # What serving is compared with: Debian's redis-tools hold the whole Redis server, and no service that would have to be stopped.
 .venv/.made-bench: .venv/.made
-	$(BIN)/pip install -c constraints.txt -e '.[bench]'
+	$(BIN)/pip install -c constraints.txt $(EDITABLE) '.[bench]'
 	@command -v redis-check-rdb >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q \
 	&& apt-get install -qy --no-install-recommends redis-tools; } || echo "without redis-tools there is no comparison with Redis" >&2
 	@touch $@
@@ -100,7 +103,7 @@ chaos: .venv/.made ## A thousand kills (KILLS=... SEED=...) of the daemon and it
 	@exec $(BIN)/python -m tests.chaos.kills --kills $(KILLS) --seed $(SEED)
 
 fuzz: .venv/.made ## Millions of hostile inputs, guided by coverage (INPUTS=10000000, about an hour), then crowds and floods
-	$(BIN)/pip install -q -c constraints.txt -e '.[fuzz]'
+	$(BIN)/pip install -q -c constraints.txt $(EDITABLE) '.[fuzz]'
 	@exec $(BIN)/python -m tests.fuzz --inputs $(INPUTS)
 
 # The environment is built beside the one in use and takes its place at the end: an installation that fails leaves the old one

@@ -170,7 +170,8 @@ class Handlers:
         rows = publisher.top(request.count, request.by, request.horizon, followed, now)
         if rows:
             with contextlib.suppress(StoreError):  # a ranking without them is better than none
-                moves = await self._service.recent.moves(self._service.collection.followed, self._service.collection.collected_to)
+                collection, wanted = self._service.collection, [row["symbol"] for row in rows]
+                moves = await self._service.recent.moves(wanted, collection.followed, collection.collected_to)
                 for row in rows:
                     row |= moves.get(row["symbol"], {})
         return rows

@@ -436,7 +436,7 @@ class Publisher:
                 "symbol": entry.symbol, "close": entry.close, "cutoff": entry.cutoff, "horizon": horizon, "score": entry.score,
                 "p_up": float(entry.p_up[horizon - 1]), "volatility": float(entry.volatility[horizon - 1]),
                 "expected_return": float(entry.expected_return[horizon - 1]),
-                "path": [float(value) for value in entry.expected_return[: self.horizons]], "model": entry.model,
+                "path": entry.expected_return[: self.horizons].tolist(), "model": entry.model,
                 "age": max(0, now - entry.issued) / 1000, "stale": self.stale_reason(entry, now) is not None,
             }
             for entry in self._cache.top(count, by, horizon, followed)

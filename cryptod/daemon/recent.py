@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
@@ -34,8 +35,9 @@ class RecentCandles:
         named = {name: [float(value) if np.isfinite(value) else None for value in column] for name, column in columns}
         return {"symbol": symbol, "timeframe": "1h", "start": panel.start, **named}
 
-    async def moves(self, symbols: Sequence[str], cutoff: int) -> dict[str, dict[str, Any]]:
-        """symbol -> ``{change_1h, change_24h (shares of the price then), recent (the closes of the last day, oldest first)}``.
+    async def moves(self, wanted: Sequence[str], symbols: Sequence[str], cutoff: int) -> dict[str, dict[str, Any]]:
+        """symbol -> ``{change_1h, change_24h (shares of the price then), recent (the closes of the last day, oldest first)}`` of those of
+        ``symbols``, all of which are read and remembered, that are ``wanted``.
 
         A figure is nil where a price is not known. Raises `StoreError` where the candles cannot be read.
         """
@@ -43,12 +45,13 @@ class RecentCandles:
         if self._moves[0] != asked:
             panel = await asyncio.to_thread(self._candles, tuple(symbols), cutoff - (DAY + 1) * HOUR.ms, cutoff)
             self._moves = asked, dict(zip(panel.symbols, last_closes(panel).T))
-        return {symbol: _moved(closes) for symbol, closes in self._moves[1].items()}
+        known = self._moves[1]
+        return {symbol: _moved(known[symbol].tolist()) for symbol in wanted if symbol in known}
 
 
-def _moved(closes: Float64) -> dict[str, Any]:
+def _moved(closes: list[float]) -> dict[str, Any]:
     def change(ago: int) -> float | None:
-        share = float(closes[-1] / closes[-1 - ago] - 1.0)
-        return share if np.isfinite(share) else None
+        before = closes[-1 - ago]
+        return closes[-1] / before - 1.0 if isfinite(closes[-1]) and isfinite(before) and before else None
 
-    return {"change_1h": change(1), "change_24h": change(DAY), "recent": [float(close) for close in closes if np.isfinite(close)]}
+    return {"change_1h": change(1), "change_24h": change(DAY), "recent": [close for close in closes if isfinite(close)]}

@@ -70,6 +70,7 @@ def serving(server: Callable[[str, bytes], None], folder: Path, reply: bytes) ->
     finally:
         process.kill()
         process.join()
+        Path(path).unlink()
 
 
 @contextlib.contextmanager
