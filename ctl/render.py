@@ -46,7 +46,7 @@ def status(reply: Map, screen: Screen, now: int) -> list[str]:
     refused: {name: why}}, cache: (see `cache_stats`), training: {running: job | nil, queued: int, last_full,
     last_incremental}, schedule: (see `schedule`), ledger: {issues, first, last, bytes}, memory: {pss_total, pss_daemon,
     pss_children, peak_total, limit}, cpu: {percent}, disk: {path, used, free}, exchange: {id, url, last_collect,
-    new_candles, seconds, collecting: bool, progress: {stage, done, total} | nil, error, retry_in}}``
+    new_candles, seconds, collecting: bool, progress: {stage, done, total, rest} | nil, error, retry_in}}``
     """
     process = reply.get("process", {})
     state = process.get("state") or ("ready" if process.get("ready") else "starting")
@@ -134,13 +134,19 @@ def _status_disk(disk: Map, now: int) -> str:
     return f"{size(disk['used'])} in {disk['path']}, {size(disk['free'])} free"
 
 
+def collecting(progress: Map | None) -> str:
+    """How far a collection is: `` (backfill, 34 of 100 coins, about 2 min left)``; nothing while that is not known."""
+    if not progress or not progress["total"]:
+        return ""
+    left = f", about {duration(progress['rest'])} left" if progress["rest"] and progress["rest"] >= 1 else ""
+    return f" ({progress['stage']}, {progress['done']} of {counted(progress['total'], 'coin')}{left})"
+
+
 def _status_exchange(exchange: Map, now: int) -> str:
     where = f" at {exchange['url']}" if exchange.get("url") else ""
     last = f", asked {ago(exchange['last_collect'], now)}" if exchange.get("last_collect") else ", not asked yet"
     news = f": {counted(exchange['new_candles'], 'new candle')} in {duration(exchange['seconds'])}" if "new_candles" in exchange else ""
-    progress = exchange.get("progress")
-    share = f" ({progress['stage']}, {percent(progress['done'] / progress['total'], 0)})" if progress and progress["total"] else ""
-    busy = f"; collecting now{share}" if exchange.get("collecting") else ""
+    busy = ("; collecting now" + collecting(exchange["progress"])) if exchange.get("collecting") else ""
     again = f", asked again in {duration(exchange['retry_in'])}" if exchange.get("retry_in") else ""
     return f"{exchange['id']}{where}{last}{news}{busy}" + (f"; {exchange['error']}{again}" if exchange.get("error") else "")
 

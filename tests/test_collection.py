@@ -12,7 +12,7 @@ import pytest
 from cryptod.config import Config
 from cryptod.daemon.collection import REMOVED, RETRY_FIRST, RETRY_MOST, SETTLE_MS, Collection
 from cryptod.errors import RequestError, WorkerError
-from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Report
+from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report
 
 HOUR = 3_600_000
 NOW = 1_685_620_800_000 + 10_000
@@ -34,10 +34,13 @@ class FakePool:
     def __init__(self) -> None:
         self.orders: list[CollectOrder] = []
         self.reply: Report | WorkerError = collected()
+        self.meanwhile: Callable[[Callable[[Report], None]], None] = lambda on_report: None
+        """What the child reports before its reply."""
 
     async def run(self, order: CollectOrder, *, on_report: Callable[[Report], None], deadline_s: float, silence_s: float) -> Report:
         self.orders.append(order)
         await asyncio.sleep(0)
+        self.meanwhile(on_report)
         if isinstance(self.reply, WorkerError):
             raise self.reply
         return self.reply
@@ -326,3 +329,18 @@ def test_at_a_faster_pace_the_two_clocks_may_be_as_much_further_apart() -> None:
     assert house.lane.clock_error == ""
     house.lane.skew_ms += 1
     assert house.lane.clock_error
+
+
+def test_what_a_backfill_still_takes_is_reckoned_from_the_coins_that_are_through_since_it_began() -> None:
+    house, seen = House(), []
+
+    def backfill(on_report: Callable[[Report], None]) -> None:
+        for stage, done, after in (("markets", 0, 100.0), ("backfill", 0, 5.0), ("backfill", 25, 10.0), ("backfill", 100, 20.0)):
+            on_report(Progress(job=0, stage=stage, done=done, total=100))
+            house.seconds += after
+            seen.append(house.lane.rest)
+
+    house.pool.meanwhile = backfill
+    house.run()
+    assert seen == [None, None, pytest.approx(15.0 * 75 / 25), 0.0]
+    assert house.lane.rest is None

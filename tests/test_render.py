@@ -41,6 +41,11 @@ PAGES: dict[str, Any] = {
 }
 
 
+def unfolded(lines: list[str]) -> str:
+    """The text without what wrapping did to it."""
+    return " ".join(text(lines).split())
+
+
 def text(lines: list[str]) -> str:
     return "\n".join(lines)
 
@@ -343,3 +348,12 @@ def test_sparks_and_bars_span_their_width() -> None:
 def test_words_are_wrapped_with_an_indent() -> None:
     assert wrap("one two three four", 9, "  ") == ["one two", "  three", "  four"]
     assert wrap("", 9) == []
+
+
+def test_the_status_says_how_far_a_backfill_is_and_what_it_still_takes() -> None:
+    backfill = {"stage": "backfill", "done": 34, "total": 100, "rest": 125.0}
+    page = unfolded(render.status({**STATUS, "exchange": {**STATUS["exchange"], "collecting": True, "progress": backfill}}, PLAIN, NOW))
+    assert "collecting now (backfill, 34 of 100 coins, about 2 min 5 s left)" in page
+    begun = {**backfill, "done": 0, "rest": None}
+    page = unfolded(render.status({**STATUS, "exchange": {**STATUS["exchange"], "collecting": True, "progress": begun}}, PLAIN, NOW))
+    assert "collecting now (backfill, 0 of 100 coins)" in page

@@ -80,6 +80,7 @@ def status(service: Service) -> dict[str, Any]:
             "error": collection.exchange_error, "retry_in": collection.retry_in, "collecting": collection.running,
             "progress": None if collection.progress is None else {
                 "stage": collection.progress.stage, "done": collection.progress.done, "total": collection.progress.total,
+                "rest": collection.rest,
             },
             **({"new_candles": last.new_candles, "seconds": last.seconds, "requests": last.requests} if last else {}),
         },

@@ -65,6 +65,7 @@ class Collection:
         """Whether the exchange itself said, the last time, when to come back and not before."""
         self.running = False
         self.progress: Progress | None = None
+        self._stage_began = 0.0
         self.last: CollectDone | None = None
         self.last_at = 0
         self._failures = 0
@@ -153,6 +154,14 @@ class Collection:
         return self.error if self.store_failed else ""
 
     @property
+    def rest(self) -> float | None:
+        """Real seconds that the rest of a collection takes if the coins that are to come take as long as those that are through."""
+        progress = self.progress
+        if progress is None or not progress.done:
+            return None
+        return (self._monotonic() - self._stage_began) * (progress.total - progress.done) / progress.done
+
+    @property
     def retry_in(self) -> float:
         """Real seconds until a failed collection is tried again, 0 when nothing failed."""
         return max(0.0, self._retry_at - self._monotonic()) if self._failures else 0.0
@@ -195,6 +204,8 @@ class Collection:
 
     def _on_report(self, report: Report) -> None:
         if isinstance(report, Progress):
+            if self.progress is None or self.progress.stage != report.stage:
+                self._stage_began = self._monotonic()
             self.progress = report
 
     def _take(self, report: CollectDone, now: int, boundary: int, selected: bool) -> None:

@@ -27,8 +27,8 @@ CATCH_UP_HOURS: Final = 72
 """After a longer pause learning goes on from the latest outcomes: older ones say little about today."""
 LATE_HOURS: Final = 6
 """How long an issue that has matured waits for a coin's late candles, before what is missing counts as never known."""
-REMEMBERED: Final = 10_000
-"""Forecasts that are kept in memory for the day in which they mature, 5 kB each: a day's of 400 coins; others are read again each hour."""
+REMEMBERED: Final = 2_500
+"""Forecasts that are kept in memory for the day in which they mature, 5 kB each: a day's of 100 coins; others are read again each hour."""
 _RECORD: Final = "learning"
 
 log = get_logger("scoring")
