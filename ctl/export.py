@@ -9,18 +9,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 
 from cryptod.errors import CryptodError
 from cryptod.tables import TIMES, Columns, rows
+from ctl import files
 from ctl.session import Session
 
 FORMATS: Final = ("csv", "json", "parquet")
@@ -131,33 +129,9 @@ class Parquet:
 WRITERS: Final[dict[str, type[Csv] | type[Json] | type[Parquet]]] = {"csv": Csv, "json": Json, "parquet": Parquet}
 
 
-@contextmanager
-def _output(path: str | None) -> Iterator[BinaryIO]:
-    """Standard output, or a file that is there when it is whole: an export that is cut off leaves none."""
-    if path is None:
-        yield sys.stdout.buffer
-        return
-    place = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                yield stream
-            os.chmod(name, 0o666 & ~_umask())
-            os.replace(name, place)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise CryptodError(
-            f"{path} cannot be written: {error.strerror}", hint="--output names a file in a folder that you may write to"
-        ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def _output(path: str | None) -> AbstractContextManager[BinaryIO]:
+    """A file that is there when it is whole, or standard output."""
+    return nullcontext(sys.stdout.buffer) if path is None else files.written(path)
 
 
 def write(chunks: Iterable[Columns], writer: Writer) -> int:

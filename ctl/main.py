@@ -160,15 +160,15 @@ def _scores(session: Session, parameters: tuple[Any, ...]) -> int:
 def _report(session: Session, parameters: tuple[Any, ...]) -> int:
     from pathlib import Path
 
+    from ctl import files
+
     reply = session.client.call("report", *parameters)
     if session.options.out == "-":
         sys.stdout.write(reply["html"])
         return DONE
     path = Path(session.options.out)
-    try:
-        path.write_text(reply["html"], encoding="utf-8")
-    except OSError as error:
-        raise CryptodError(f"{path} cannot be written: {error.strerror}", hint="name a folder that exists and may be written to") from error
+    with files.written(path) as stream:
+        stream.write(reply["html"].encode())
     session.show({"path": str(path), "bytes": path.stat().st_size}, lambda: [render.written(path, session.screen)])
     return DONE
 
@@ -195,9 +195,7 @@ def _export(session: Session, parameters: tuple[Any, ...]) -> int:
 
 
 def _metrics(session: Session, parameters: tuple[Any, ...]) -> int:
-    from pathlib import Path
-
-    from ctl import metrics
+    from ctl import files, metrics
 
     options = session.options
     if options.http:
@@ -207,7 +205,8 @@ def _metrics(session: Session, parameters: tuple[Any, ...]) -> int:
         return DONE
     data, error = metrics.now(session.client, "prometheus" if options.textfile else options.format)
     if options.textfile:
-        metrics.write_textfile(Path(options.textfile), data)
+        with files.written(options.textfile, "the metrics", 0o644) as stream:
+            stream.write(data)
     if error is not None:
         raise error
     if not options.textfile:

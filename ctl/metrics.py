@@ -6,10 +6,7 @@ them). prometheus-client writes the formats; it comes with the extras ``daemon``
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from cryptod.client import Client
@@ -222,21 +219,3 @@ def now(client: Client, form: str) -> tuple[bytes, DaemonUnreachable | None]:
         return exposition(ask(client), form), None
     except DaemonUnreachable as error:
         return exposition(None, form), error
-
-
-def write_textfile(path: Path, data: bytes) -> None:
-    """Replace the file in one step, readable for all: a collector never sees half of it. Raises `CryptodError`."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                os.fchmod(stream.fileno(), 0o644)
-            os.replace(name, path)
-        except OSError:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise CryptodError(
-            f"the metrics cannot be written to {path}: {error.strerror}", hint="may this user write to that folder?"
-        ) from error

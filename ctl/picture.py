@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from cryptod.errors import CryptodError
+from ctl import files
 from ctl.plot import BANDS, HOUR_MS, Fan, bars, round_prices
 from ctl.units import PriceScale, percent, price, stamp
 
@@ -120,7 +121,7 @@ def svg(shapes: list[Shape]) -> str:
     return "".join([*parts, "</svg>\n"])
 
 
-def _png(shapes: list[Shape], path: Path) -> None:
+def _png(shapes: list[Shape], path: Path, stream: BinaryIO) -> None:
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError:
@@ -138,16 +139,14 @@ def _png(shapes: list[Shape], path: Path) -> None:
         else:
             side = {"start": "l", "middle": "m", "end": "r"}[anchor]
             pen.text(places[0], text, fill=colour, font=ImageFont.load_default(width * fine), anchor=f"{side}s")
-    image.resize((WIDTH * FINE, HEIGHT * FINE), Image.Resampling.LANCZOS).save(path, optimize=True)
+    image.resize((WIDTH * FINE, HEIGHT * FINE), Image.Resampling.LANCZOS).save(stream, "PNG", optimize=True)
 
 
 def write(path: Path, forecast: Map, candles: Map) -> None:
     """Write the picture to ``path``, in the kind that its ending names. Raises `CryptodError` where it cannot be."""
     shapes = draw(forecast, candles)
-    try:
+    with files.written(path) as stream:
         if path.suffix.lower() == ".png":
-            _png(shapes, path)
+            _png(shapes, path, stream)
         else:
-            path.write_text(svg(shapes), encoding="utf-8")
-    except OSError as error:
-        raise CryptodError(f"{path} cannot be written: {error.strerror}", hint="name a folder that exists and may be written to") from error
+            stream.write(svg(shapes).encode())

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from cryptod.errors import CryptodError
 from ctl import metrics
 from tests.replies import CACHE, STATUS, top_row
 
@@ -81,13 +80,6 @@ def test_a_daemon_that_is_not_there_is_a_metric_in_the_file_and_an_exit_code(tmp
     refused = run("--textfile", str(tmp_path / "no" / "folder" / "x.prom"))
     assert refused.returncode == 1
     assert "the metrics cannot be written to" in refused.stderr
-
-
-def test_a_file_that_cannot_be_replaced_is_left_whole(tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(CryptodError, match="cannot be written"):
-        metrics.write_textfile(tmp_path / "taken", b"x")
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 @pytest.mark.parametrize(

@@ -456,7 +456,8 @@ class Publisher:
         """How many coins are served by a reference forecaster because the model lost to it (pegged coins are meant to be)."""
         if self.config.forecast.serve != SOURCES[0]:
             return 0
-        return sum(int(((model.source > 0) & ~model.pegged).sum()) for model in self.models)
+        lost = ((model.name, model.symbols[row]) for model in self.models for row in np.flatnonzero((model.source > 0) & ~model.pegged))
+        return sum(self._model_of[symbol] == name for name, symbol in lost)
 
     def stats(self) -> dict[str, Any]:
         cache = self.config.prediction_cache

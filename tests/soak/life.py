@@ -54,7 +54,7 @@ class Sample:
     daemon: int
     all: int
     working: bool
-    """Whether a train or a score child was there."""
+    """Whether any child worked: what is compared is the house at rest."""
     descriptors: int
     serving: int
     candles: int
@@ -239,7 +239,7 @@ def sample(daemon: Daemon) -> Sample:
             names.append(process.name())
     state = daemon.state
     return Sample(
-        at=daemon.exchange.now(), daemon=sizes[0], all=sum(sizes), working=bool({"cryptod-train", "cryptod-score"} & set(names)),
+        at=daemon.exchange.now(), daemon=sizes[0], all=sum(sizes), working=any(name.startswith("cryptod-") for name in names),
         descriptors=own.num_fds(), serving=_size(state / "serving" / "data.mdb"), candles=_size(state / "candles" / "data.mdb"),
         checkpoints=len(list((state / "checkpoints").glob("*/weights.safetensors"))),
     )  # fmt: skip
