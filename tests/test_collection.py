@@ -54,9 +54,9 @@ def collected(failed: dict[str, str] | None = None, *, to: int = 1 << 60, skew_m
 
 
 class House:
-    def __init__(self, jobs: FakeJobs | None = None, pace: float = 1.0) -> None:
+    def __init__(self, jobs: FakeJobs | None = None, pace: float = 1.0, config: Config | None = None) -> None:
         self.jobs, self.pool, self.seconds = jobs or FakeJobs(), FakePool(), 1000.0
-        self.lane = Collection(Config(), "candles", self.pool, self.jobs, lambda: self.seconds, pace)  # type: ignore[arg-type]
+        self.lane = Collection(config or Config(), "candles", self.pool, self.jobs, lambda: self.seconds, pace)  # type: ignore[arg-type]
 
     def run(self, now: int = NOW) -> bool:
         return asyncio.run(self.lane.run(now))
@@ -90,6 +90,19 @@ def test_what_was_collected_is_known_after_a_restart() -> None:
     assert again.lane.followed == ("BTC/USDT", "ETH/USDT")
     assert again.lane.left_out == {"USDC/USDT": "a stablecoin"}
     assert not again.lane.due(NOW)
+
+
+@pytest.mark.parametrize("other", [{"id": "kraken"}, {"quote": "EUR"}])
+def test_another_market_in_the_configuration_is_chosen_from_anew(other: dict[str, str]) -> None:
+    jobs = FakeJobs()
+    House(jobs).run()
+    config = msgspec.structs.replace(Config(), exchange=msgspec.structs.replace(Config().exchange, **other))
+    moved = House(jobs, config=config)
+    assert moved.lane.followed == ()
+    assert moved.lane.due(NOW)
+    moved.run()
+    assert moved.pool.orders[0].select_universe
+    assert House(jobs, config=config).lane.followed == ("BTC/USDT", "ETH/USDT")
 
 
 def test_an_unreachable_exchange_is_asked_again_at_growing_intervals_of_real_time() -> None:

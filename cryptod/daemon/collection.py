@@ -49,6 +49,10 @@ class Collection:
         self._timeframe = TIMEFRAMES[config.market.timeframe]
         self.amendments = Amendments(jobs)
         saved: dict[str, Any] = jobs.get("universe") or {}
+        self._market = [config.exchange.id, bool(config.exchange.url), config.exchange.quote]
+        if saved.get("market", self._market) != self._market:
+            log.info("another market is followed from now on: its coins are chosen anew", was=saved["market"], now=self._market)
+            saved = {}
         self.followed: tuple[str, ...] = tuple(saved.get("followed", ()))
         self.left_out: dict[str, str] = saved.get("left_out", {})
         self.selected_at: int = saved.get("selected_at", 0)
@@ -235,7 +239,7 @@ class Collection:
         self._jobs.set(
             "universe",
             {
-                "followed": list(self.followed), "left_out": self.left_out,
+                "market": self._market, "followed": list(self.followed), "left_out": self.left_out,
                 "selected_at": self.selected_at, "collected_to": self.collected_to,
             },
         )  # fmt: skip
