@@ -452,6 +452,15 @@ def test_the_reference_that_the_configuration_names_serves_at_once_and_the_answe
         wait_for(lambda: not any("reference" in one.flags for one in client.get_many().values()), "the model serves again")
 
 
+def test_nobody_else_may_look_into_the_state_or_change_it(house: House) -> None:
+    """Whatever the umask was: the test's own lets everybody read."""
+    with house() as daemon:
+        others = {str(path): oct(path.lstat().st_mode) for path in daemon.state.rglob("*") if path.lstat().st_mode & 0o027}
+        assert others == {}
+        assert daemon.state.stat().st_mode & 0o777 == 0o750
+        assert len(list(daemon.state.rglob("*"))) > 5, "there was something to look at"
+
+
 def test_models_are_rolled_back_until_there_is_nothing_to_go_back_to(house: House) -> None:
     with house() as daemon, daemon.client() as client:
         old = [model["name"] for model in client.models()["current"]]
