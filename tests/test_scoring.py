@@ -123,6 +123,23 @@ def test_of_several_issues_of_one_cutoff_the_first_counts(house: House) -> None:
     assert factors(house.scoring)[0, 0] > 1.0
 
 
+def test_an_issue_that_names_nobody_anew_in_its_hour_is_not_read(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred in an hour (trainings, `cache pregenerate`) would otherwise be read again in each of the 24 hours after it."""
+    monkeypatch.setattr(module, "REMEMBERED", 0)
+    for _ in range(5):
+        house.issue(START + 30 * HOUR.ms)
+    read: list[tuple[int, int]] = []
+    get = house.ledger.get
+
+    def noted(cutoff: int, seq: int) -> Issue | None:
+        read.append((cutoff, seq))
+        return get(cutoff, seq)
+
+    monkeypatch.setattr(house.ledger, "get", noted)
+    house.scoring.mature(START + 31 * HOUR.ms)
+    assert len(read) == 1
+
+
 def test_a_restart_goes_on_where_the_calibration_was(house: House) -> None:
     house.live(30, 60, width=0.5)
     house.disk.submit(int).result()

@@ -74,11 +74,15 @@ class Scoring:
         """Learn hour by hour; each forecast counts once at each horizon: the first that was issued for its cutoff."""
         keys = self._ledger.keys(first - MAX_HORIZON * HOUR.ms, cutoff)
         self._recent = {key: self._recent[key] for key in keys if key in self._recent}
-        symbols = tuple(sorted({symbol for key in keys for symbol in self._coins(key)}))
-        if symbols:
-            at: dict[int, list[tuple[int, int]]] = {}
-            for key in keys:
+        at: dict[int, list[tuple[int, int]]] = {}
+        named: dict[int, set[str]] = {}
+        for key in keys:
+            coins, before = self._coins(key), named.setdefault(key[0], set())
+            if not before.issuperset(coins):  # an issue after a training, say, names nobody anew: it need not be read
+                before.update(coins)
                 at.setdefault(key[0], []).append(key)
+        symbols = tuple(sorted(set[str]().union(*named.values())))
+        if symbols:
             closes = last_closes(self._candles(symbols, first - (MAX_HORIZON + 1) * HOUR.ms, cutoff))
             for now in range(first, cutoff + 1, HOUR.ms):
                 close = closes[len(closes) - 1 - (cutoff - now) // HOUR.ms]
