@@ -367,8 +367,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, house(options.coins) as daemon:
         folder = Path(name)
         figures += from_the_start(daemon, 7)
-        figures += command_line(daemon, 21)
         figures += one_client(daemon, folder, options.seconds)
+        figures += command_line(daemon, 21)
         figures += many_clients(daemon, folder, options.clients, options.seconds)
         figures += while_bots_follow(daemon, options.bots, options.seconds)
         figures += while_it_trains(daemon)

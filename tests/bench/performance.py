@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -128,7 +129,8 @@ def main() -> None:
     found = found_in(parser.parse_args().found)
     if not found:
         raise SystemExit("there are no figures yet: `make bench`, or one of the benches, makes them")
-    machines = list(dict.fromkeys(one["machine"] for name, one in found.items() if name in {row.bench for row in ROWS}))
+    shown = {row.bench for row in ROWS}
+    machines = list(dict.fromkeys(re.sub(r", load [0-9.]+", "", one["machine"]) for name, one in found.items() if name in shown))
     write(ROOT / "README.md", [*(f"{machine}." for machine in machines), "", *short_table(found)])
     chapters: list[str] = []
     for name, one in found.items():
