@@ -114,9 +114,11 @@ def follow(demo: Demo, client: Client) -> None:
     """Print what goes on, until every coin has a forecast."""
     said = ""
     marks: dict[str, float] = {}
+    candles: dict[int, int] = {}
     for status in watch(demo, client):
         exchange, training, models, cache = status["exchange"], status["training"], status["models"], status["cache"]
         progress, job = exchange["progress"], training["running"]
+        candles[exchange["last_collect"]] = exchange.get("new_candles", 0)
         if job is not None:
             marks.setdefault("training", time.monotonic())
             done = sum(batch["state"] == "done" for batch in job["batches"])
@@ -136,7 +138,7 @@ def follow(demo: Demo, client: Client) -> None:
     batches = jobs[0]["batches"]
     step(demo, f"trained: {models['coins']}/{status['candles']['symbols']} coins in {len(batches)} batches")
     print(
-        f"\n  collecting {COINS} coins   {marks['training'] - marks['collecting']:6.1f} s   ({exchange['new_candles']:,} candles over HTTP)"
+        f"\n  collecting {COINS} coins   {marks['training'] - marks['collecting']:6.1f} s   ({sum(candles.values()):,} candles over HTTP)"
     )
     print(f"  full retrain           {jobs[0]['seconds'] / SPEED:6.1f} s   (4 checkpoints, evaluated and promoted one by one)")
     print(f"  publishing forecasts   {cache['refresh_seconds']:6.2f} s   ({cache['entries']} coins, in the ledger first)")
