@@ -187,7 +187,7 @@ def _training(board: Board, width: int, now: int) -> Text:
         progress = exchange.get("progress")
         if exchange.get("collecting") and progress and progress["total"]:
             share = progress["done"] / progress["total"]
-            left = f", about {duration(progress['rest'])} left" if progress["rest"] else ""
+            left = f", about {duration(progress['rest'])} left" if progress.get("rest") else ""
             return Text(f"collecting candles: {progress['stage']} {bar(share, 12)} {percent(share, 0)}{left}", style="cyan")
         last = max(board.jobs.values(), key=lambda job: job["id"], default=None)
         return Text(f"idle; {jobs.job_end(last)}, {ago(last['ended'] or last['created'], now)}" if last else "idle, no jobs yet")

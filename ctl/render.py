@@ -138,7 +138,8 @@ def collecting(progress: Map | None) -> str:
     """How far a collection is: `` (backfill, 34 of 100 coins, about 2 min left)``; nothing while that is not known."""
     if not progress or not progress["total"]:
         return ""
-    left = f", about {duration(progress['rest'])} left" if progress["rest"] and progress["rest"] >= 1 else ""
+    rest = progress.get("rest") or 0.0
+    left = f", about {duration(rest)} left" if rest >= 1 else ""
     return f" ({progress['stage']}, {progress['done']} of {counted(progress['total'], 'coin')}{left})"
 
 

@@ -21,8 +21,8 @@ MIB = 1 << 20
 FAILING = 0.02
 BROKEN = ("reset", "cut", "server_error", "html", "truncated")
 """How requests fail, each kind as often as the others."""
-GROWTH = 24_000
-"""Bytes of the ledger that a coin costs in a day, of 30; of 100, whose records share more, it is 18,000, a year in some 650 MB."""
+GROWTH = 18_000
+"""Bytes of the ledger that a coin costs in a day: README, a year of 100 coins in some 650 MB. Fewer coins share less and cost more each."""
 
 
 def trouble(share: float = FAILING) -> tuple[Fault, ...]:
