@@ -22,7 +22,7 @@ from ctl import jobs
 from ctl.plot import plot
 from ctl.render import SEVERITY_PAINT, forecast
 from ctl.terminal import Screen, bar, clean, spark
-from ctl.units import ago, counted, duration, percent, price, size, stamp
+from ctl.units import about_left, ago, counted, duration, percent, price, size, stamp
 
 Map = dict[str, Any]
 WIDE, HIGH = 112, 36
@@ -187,16 +187,16 @@ def _training(board: Board, width: int, now: int) -> Text:
         progress = exchange.get("progress")
         if exchange.get("collecting") and progress and progress["total"]:
             share = progress["done"] / progress["total"]
-            left = f", about {duration(progress['rest'])} left" if progress.get("rest") else ""
-            return Text(f"collecting candles: {progress['stage']} {bar(share, 12)} {percent(share, 0)}{left}", style="cyan")
+            rest = about_left(progress.get("rest") or None)
+            return Text(f"collecting candles: {progress['stage']} {bar(share, 12)} {percent(share, 0)}{rest}", style="cyan")
         last = max(board.jobs.values(), key=lambda job: job["id"], default=None)
         return Text(f"idle; {jobs.job_end(last)}, {ago(last['ended'] or last['created'], now)}" if last else "idle, no jobs yet")
     share = jobs.job_share(job)
     elapsed = max(0, now - job["started"]) / 1000
-    left = f", about {duration(elapsed * (1 - share) / share)} left" if share > 0.02 else ""
+    rest = about_left(elapsed * (1 - share) / share if share > 0.02 else None)
     text = Text(f"{jobs.KIND_WORDS.get(job['kind'], job['kind'])} ", style="cyan", no_wrap=True, overflow="ellipsis")
     text.append_text(_batches(job)).append(f" {bar(share, max(6, min(24, width - 52)))} {percent(share, 0)}", style="cyan")
-    return text.append(f" {duration(elapsed)}{left}  {jobs.job_text(job)}", style="default")
+    return text.append(f" {duration(elapsed)}{rest}  {jobs.job_text(job)}", style="default")
 
 
 def _batches(job: Map) -> Text:
@@ -411,10 +411,10 @@ def _training_panel(board: Board, now: int) -> RenderableType:
         return _wrapped(_training(board, SIDE, now))
     share = jobs.job_share(job)
     elapsed = max(0, now - job["started"]) / 1000
-    left = f", about {duration(elapsed * (1 - share) / share)} left" if share > 0.02 else ""
+    rest = about_left(elapsed * (1 - share) / share if share > 0.02 else None)
     head = Text(f"{jobs.KIND_WORDS.get(job['kind'], job['kind'])} {job['id']} ", style="cyan").append_text(_batches(job))
     return Group(
-        head, Text(f"{bar(share, 12)} {percent(share, 0)} {duration(elapsed)}{left}"), Text(jobs.job_text(job), overflow="ellipsis")
+        head, Text(f"{bar(share, 12)} {percent(share, 0)} {duration(elapsed)}{rest}"), Text(jobs.job_text(job), overflow="ellipsis")
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ctl.terminal import Screen, bar, clean, wrap
-from ctl.units import ago, counted, duration, names, percent, size
+from ctl.units import about_left, ago, counted, duration, names, percent, size
 
 Map = dict[str, Any]
 STATE_PAINT = {"running": "cyan", "done": "green", "failed": "red", "cancelled": "dim", "queued": "yellow"}
@@ -81,8 +81,7 @@ def progress_line(job: Map, screen: Screen, elapsed: float, rest: float | None) 
     done = sum(batch["state"] != "waiting" for batch in batches)
     where = f"batch {min(done + 1, len(batches))} of {len(batches)}" if batches else job["state"]
     what = f"  {job_text(job)}" if job["state"] == "running" else ""
-    left = f", about {duration(rest)} left" if rest is not None else ""
-    line = f"{bar(share, max(8, min(30, screen.width - 60)))} {percent(share, 0):>5}  {where}  {duration(elapsed)}{left}{what}"
+    line = f"{bar(share, max(8, min(30, screen.width - 60)))} {percent(share, 0):>5}  {where}  {duration(elapsed)}{about_left(rest)}{what}"
     return line if len(line) < screen.width else line[: screen.width - 2] + "…"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctl.jobs import job_line
 from ctl.terminal import Screen, spark, wrap
-from ctl.units import PriceScale, ago, counted, duration, names, number, percent, price, size, stamp
+from ctl.units import PriceScale, about_left, ago, counted, duration, names, number, percent, price, size, stamp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,8 +139,7 @@ def collecting(progress: Map | None) -> str:
     if not progress or not progress["total"]:
         return ""
     rest = progress.get("rest") or 0.0
-    left = f", about {duration(rest)} left" if rest >= 1 else ""
-    return f" ({progress['stage']}, {progress['done']} of {counted(progress['total'], 'coin')}{left})"
+    return f" ({progress['stage']}, {progress['done']} of {counted(progress['total'], 'coin')}{about_left(rest if rest >= 1 else None)})"
 
 
 def _status_exchange(exchange: Map, now: int) -> str:

@@ -32,6 +32,11 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def about_left(seconds: float | None) -> str:
+    """``, about 2 min 5 s left``, to stand behind how far something is; nothing where that is not known."""
+    return "" if seconds is None else f", about {duration(seconds)} left"
+
+
 def ago(then: int | None, now: int) -> str:
     """``14 min ago``, ``in 3 h``, ``now``, ``never`` (for 0 or nothing)."""
     if not then:
