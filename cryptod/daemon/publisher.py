@@ -292,12 +292,6 @@ class Publisher:
             if self.announce is not None:
                 await self.announce(entries, now)
 
-    async def _keep_behind(self, entry: Entry) -> None:
-        """As `_keep`, but the disk has it a moment later than who waits for it: it is only for the next start."""
-        await self.on_disk(functools.partial(self._cache.put, [entry], durable=False))
-        if self.config.prediction_cache.enabled:
-            self._disk.submit(self._cache.put, [entry]).add_done_callback(self._kept)
-
     def _kept(self, future: Future[None]) -> None:
         if isinstance(error := future.exception(), StoreError):
             self._failed(error)
@@ -387,20 +381,28 @@ class Publisher:
             if unchanged is not None and self.config.prediction_cache.enabled:
                 # Nothing has changed since it was issued: it is issued on, and its age says how old it is.
                 entry = dataclasses.replace(unchanged, expires=expires)
+                await self.on_disk(functools.partial(self._cache.put, [entry], durable=False))
             else:
-                forecasts = await self.on_disk(self._forecast, (symbol,), self.predictor.needs(symbol))
-                if unchanged is None:  # otherwise the ledger has these very figures
-                    try:
-                        await self.on_disk(self._record, forecasts, now)
-                    except StoreError as error:
-                        self._failed(error)
-                        if (last := self._cache.last(symbol)) is None:
-                            raise
-                        return last  # what is not in the ledger is shown to nobody
-                [entry] = self._entries(forecasts, unchanged.issued if unchanged else now, expires)
-            await self._keep_behind(entry)
+                try:
+                    entry = await self.on_disk(self._one, symbol, now, expires, unchanged)
+                except StoreError as error:
+                    self._failed(error)
+                    if (last := self._cache.last(symbol)) is None:
+                        raise
+                    return last  # what is not in the ledger is shown to nobody
+            if self.config.prediction_cache.enabled:  # who waits for it need not wait for that: it is only for the next start
+                self._disk.submit(self._cache.put, [entry]).add_done_callback(self._kept)
             if unchanged is None and self.announce is not None:
                 await self.announce([entry], now)
+        return entry
+
+    def _one(self, symbol: str, now: int, expires: int, unchanged: Entry | None) -> Entry:
+        """One coin's forecast: made, in the ledger (which has these very figures if ``unchanged``), rendered, in the cache's memory."""
+        forecasts = self._forecast((symbol,), self.predictor.needs(symbol))
+        if unchanged is None:
+            self._record(forecasts, now)
+        [entry] = self._entries(forecasts, unchanged.issued if unchanged else now, expires)
+        self._cache.put([entry], durable=False)
         return entry
 
     async def fill(self, symbols: Iterable[str], now: int) -> None:

@@ -30,18 +30,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import msgpack
 import psutil
 
 from cryptod.client import Client
 from tests.bench import peers
-from tests.bench.figures import Figure, house, percentile, ratio_of, report, take_turns
+from tests.bench.figures import Figure, beside, house, percentile, ratio_of, report, take_turns
 from tests.integration.house import BIN, Daemon
 
 COIN = "BTC/USDT"
 GET = msgpack.packb([0, 1, "get", [COIN]])
 HEAD = 8
 """Bytes of a response before its result."""
+MISS_BYTES = 3_000
+"""What a miss writes to the ledger, about."""
 REFRESH_SPEED = 720.0
 """A simulated hour lasts five seconds."""
 
@@ -152,19 +155,25 @@ def one_client(daemon: Daemon, folder: Path, seconds: float) -> Iterator[Figure]
         yield Figure("top_20_p50", percentile(slow["top"], 0.5) / 1000, "ms", 1.0, "lower")
         yield Figure("get_many_p50", percentile(slow["get_many"], 0.5) / 1000, "ms", 1.0, "lower")
         yield Figure("get_many_decoded_p50", percentile(slow["get_many_client"], 0.5) / 1000, "ms", None, "lower")
-        yield from misses(client, 100)
+        yield from misses(client, daemon.state, 100)
 
 
-def misses(client: Client, count: int) -> Iterator[Figure]:
-    """A coin whose forecast was dropped: computed, written to the ledger, synced, sent."""
-    times = []
-    for _ in range(count):
-        client.cache_clear([COIN])
-        begin = time.perf_counter()
-        client.get(COIN)
-        times.append((time.perf_counter() - begin) * 1000)
+def misses(client: Client, folder: Path, count: int) -> Iterator[Figure]:
+    """A coin whose forecast was dropped: computed, written to the ledger, synced, sent; in turns with a bare commit beside it."""
+    times, commits = [], []
+    with lmdb.open(str(folder / "bare"), map_size=64 << 20) as bare:
+        for number in range(count):
+            client.cache_clear([COIN])
+            begin = time.perf_counter()
+            client.get(COIN)
+            times.append((time.perf_counter() - begin) * 1000)
+            begin = time.perf_counter()
+            with bare.begin(write=True) as txn:
+                txn.put(number.to_bytes(8, "big"), bytes(MISS_BYTES))
+            commits.append((time.perf_counter() - begin) * 1000)
     yield Figure("miss_p50", percentile(times, 0.5), "ms", 5.0, "lower")
     yield Figure("miss_p99", percentile(times, 0.99), "ms", None, "lower")
+    yield beside("miss_p50_beside_a_commit", percentile(times, 0.5), "ms", None, "lower", percentile(commits, 0.5))
 
 
 # -------------------------------------------------------------------------------------------------- many clients
@@ -348,12 +357,20 @@ def from_the_start(daemon: Daemon, count: int) -> Iterator[Figure]:
 
 
 def command_line(daemon: Daemon, count: int) -> Iterator[Figure]:
-    times = []
+    """The whole command, in turns with a Python that only loads what it cannot do without."""
+    times: dict[str, list[float]] = {"cryptoctl": [], "python": []}
+    commands = {
+        "cryptoctl": [str(BIN / "cryptoctl"), "get", COIN],
+        "python": [str(BIN / "python"), "-c", "import argparse, socket, msgpack"],
+    }
     for _ in range(count):
-        begin = time.perf_counter()
-        subprocess.run([str(BIN / "cryptoctl"), "get", COIN], env=daemon.environ, check=True, stdout=subprocess.DEVNULL)
-        times.append((time.perf_counter() - begin) * 1000)
-    yield Figure("cryptoctl_get_p50", percentile(times, 0.5), "ms", 60.0, "lower")
+        for name, command in commands.items():
+            begin = time.perf_counter()
+            subprocess.run(command, env=daemon.environ, check=True, stdout=subprocess.DEVNULL)
+            times[name].append((time.perf_counter() - begin) * 1000)
+    whole, least = (percentile(column, 0.5) for column in times.values())
+    yield Figure("cryptoctl_get_p50", whole, "ms", 60.0, "lower")
+    yield beside("cryptoctl_get_p50_beside_python", whole, "ms", None, "lower", least)
 
 
 def main() -> None:
