@@ -17,7 +17,7 @@ from cryptod.daemon.records import Records
 from cryptod.errors import RequestError, StoreError, WorkerError
 from cryptod.logs import get_logger
 from cryptod.market import TIMEFRAMES
-from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report
+from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report, market
 from cryptod.worker.pool import Pool
 
 SETTLE_MS: Final = 3_000
@@ -49,7 +49,7 @@ class Collection:
         self._timeframe = TIMEFRAMES[config.market.timeframe]
         self.amendments = Amendments(jobs)
         saved: dict[str, Any] = jobs.get("universe") or {}
-        self._market = [config.exchange.id, bool(config.exchange.url), config.exchange.quote]
+        self._market = list(market(config.exchange.id, config.exchange.url, config.exchange.quote).values())
         if saved.get("market", self._market) != self._market:
             log.info("another market is followed from now on: its coins are chosen anew", was=saved["market"], now=self._market)
             saved = {}

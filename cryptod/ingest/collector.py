@@ -27,7 +27,7 @@ from cryptod.logs import get_logger
 from cryptod.market import CLOSE, OPEN, TIMEFRAMES, Float64, Int64, parse_symbol
 from cryptod.store.candles import CandleStore, Fetched
 from cryptod.store.environment import put_aside
-from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report
+from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report, market
 
 IN_FLIGHT: Final = 8
 """Coins that are asked for at once; ccxt's limiter spaces the requests."""
@@ -153,7 +153,7 @@ class _Run:
     async def _choose(self) -> tuple[str, ...]:
         """The coins to follow, with the markets that the exchange needs to be asked for them."""
         saved = self._store.facts("universe") or {}
-        mine = {"exchange": self._order.exchange, "simulated": bool(self._order.url), "quote": self._order.quote}
+        mine = market(self._order.exchange, self._order.url, self._order.quote)
         if saved and any(saved.get(key) != value for key, value in mine.items()):
             log.info("candles of another market are dropped", was=saved.get("exchange"), now=self._order.exchange)
             for symbol in self._store.symbols():

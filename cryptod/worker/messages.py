@@ -6,7 +6,14 @@ times are UTC epoch milliseconds. A child hands back small verdicts; arrays go t
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+
+def market(exchange: str, url: str, quote: str) -> dict[str, Any]:
+    """What coins and candles belong to: where any of it is another than before, they are chosen and fetched anew."""
+    return {"exchange": exchange, "simulated": bool(url), "quote": quote}
 
 
 class CollectOrder(msgspec.Struct, tag="collect", frozen=True, kw_only=True):
