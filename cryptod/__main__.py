@@ -21,6 +21,9 @@ from cryptod.errors import ConfigError, CryptodError
 SWITCH_S: Final = 0.00005
 """Seconds after which a thread that computes lets the one go on that answers: it may have to wait so three times for one request."""
 
+RETRY_S: Final = 5.0
+"""A daemon that cannot start ends only then: the unit starts it again at once, as often as it takes."""
+
 
 def parser(verb: str) -> argparse.ArgumentParser:
     """The command line; what only ``verb`` takes is there for that verb alone, because it has to be imported."""
@@ -109,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 78  # EX_CONFIG: the unit does not start it again
     except CryptodError as error:
         print(f"cryptod: {error.message}" + (f"\n  {error.hint}" if error.hint else ""), file=sys.stderr)
+        if "NOTIFY_SOCKET" in os.environ:
+            time.sleep(RETRY_S)
         return 1
     except KeyboardInterrupt:
         return 130

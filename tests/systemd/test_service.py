@@ -138,6 +138,19 @@ def test_a_wrong_configuration_ends_the_start_with_its_path_and_no_second_try(ma
         machine.write("/etc/cryptod/cryptod.toml", CONFIG)
 
 
+def test_a_state_directory_that_cannot_be_written_is_tried_until_it_can(daemon: Box) -> None:
+    daemon.run("systemctl stop cryptod.service cryptod.socket; cryptod_is=$(id -u cryptod),gid=$(id -g cryptod);"
+               " mount -t tmpfs -o ro,mode=0750,uid=$cryptod_is none /var/lib/cryptod")  # fmt: skip
+    try:
+        assert daemon.run("systemctl start cryptod", check=False).returncode != 0
+        daemon.wait("[ $(systemctl show cryptod -P NRestarts) -ge 2 ]")
+        assert "its file system is mounted read-only: mount it read-write" in daemon.journal()
+        daemon.run("mount -o remount,rw /var/lib/cryptod")
+        daemon.wait("[ $(systemctl show cryptod -P ActiveState) = active ]", seconds=15)
+    finally:
+        daemon.run("systemctl stop cryptod.service cryptod.socket; umount /var/lib/cryptod")
+
+
 def test_it_stops_within_five_seconds_while_it_trains_and_leaves_no_process(daemon: Box) -> None:
     wait_for_forecasts(daemon)
     daemon.run("cryptoctl train full")
