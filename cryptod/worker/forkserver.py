@@ -29,11 +29,12 @@ from typing import Any, Final
 STRIPPED: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 """What systemd told the daemon is not for its children: a child's word must not pass for the daemon's."""
 ADDED: Final = {
-    "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576", "OMP_WAIT_POLICY": "passive",
+    "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "16777216", "OMP_WAIT_POLICY": "passive",
 }  # fmt: skip
-"""For glibc, which by itself keeps freed memory in eight arenas a core and stops returning large arrays after the first
-one: 60 MB less at the peak of a full retrain. For OpenMP, whose threads spin while they wait: niced and beside other work,
-two of them took more than 300 s for what takes 32 s when they sleep."""
+"""For glibc, which by itself keeps freed memory in eight arenas a core and stops returning large arrays after the first one: 50 MB less at
+the peak of a full retrain. From 4 MB on an array is given back when it is freed; with 1 MB, which spares another 10 MB, an update has
+400,000 page faults, as every piece of 8,192 rows is one more array, and takes half as long again. For OpenMP, whose threads spin while they
+wait: niced and beside other work, two of them took more than 300 s for what takes 32 s when they sleep."""
 _MAX_FOLDER: Final = 90
 """A Unix socket's path has 107 bytes at most, with `/listener-` and eight characters."""
 START_S: Final = 10.0
