@@ -531,3 +531,13 @@ def test_a_folder_that_cannot_be_written_fails_with_the_path(world: World) -> No
     report = world.report(select_universe=True)
     assert isinstance(report, Failed)
     assert str(world.path) in report.error
+
+
+def test_a_market_that_is_silent_as_a_whole_is_an_error_that_asks_for_the_clock_and_leaves_no_coin_out(world: World) -> None:
+    world.clock.time = NOW - 90 * 24 * HOUR.ms  # a month before the first candle
+    report = world.report(symbols=world.coins)
+    assert isinstance(report, Failed)
+    assert "no candle of any coin in the 7 days before 2023-08-16" in report.error
+    assert "timedatectl" in report.hint
+    world.clock.time = NOW
+    assert set(world.begin()) == set(world.coins)
