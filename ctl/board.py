@@ -302,7 +302,11 @@ def _coins(board: Board, width: int, height: int) -> RenderableType:
     for column in columns:
         table.add_column(column.head, justify="left" if column.left else "right", no_wrap=True, max_width=column.width)
     for row in rows[first : first + room]:
-        table.add_row(*(column.cell(row) for column in columns), style=CHOSEN if row["symbol"] == board.chosen else None)
+        cells = [column.cell(row) for column in columns]
+        if row["symbol"] == board.chosen:  # without their colours, which would be backgrounds here
+            table.add_row(*(cell.plain for cell in cells), style=CHOSEN)
+        else:
+            table.add_row(*cells)
     return table
 
 
