@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,20 @@ def test_the_severity_is_that_of_the_worst_finding() -> None:
 
 def test_memory_of_this_process_is_read_as_pss_and_the_state_directory_is_summed(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"x" * 100_000)
-    reading = ResourceMeter(tmp_path).read()
+    reading = ResourceMeter(tmp_path, time.monotonic).read()
     assert 5 * MIB < reading.pss_daemon < 2000 * MIB
     assert reading.disk_used >= 100_000
     assert reading.descriptors > 2
+
+
+def test_two_who_ask_in_the_same_moment_get_the_same_reading(tmp_path: Path) -> None:
+    now = 100.0
+    meter = ResourceMeter(tmp_path, lambda: now)
+    first = meter.read()
+    now += 0.01
+    assert meter.read() is first, "what a process ran in a few milliseconds is no load"
+    now += 1.0
+    assert meter.read() is not first
 
 
 def test_the_limit_of_the_control_group_is_found_in_both_hierarchies(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ spoken for ``after`` seconds and clears when it falls silent; nothing has to be 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 HOUR_MS: Final = 3_600_000
 MIB: Final = 1024 * 1024
+SHORTEST_S: Final = 1.0
+"""Seconds between two readings of the resources."""
 
 
 class Process(NamedTuple):
@@ -81,10 +84,11 @@ def disk_used(folder: Path) -> int:
 class ResourceMeter:
     """Reads the resources of this process and all its descendants. Made in a thread too: it imports psutil, for 10 ms."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, monotonic: Callable[[], float]) -> None:
         import psutil
 
-        self._state = state
+        self._state, self._monotonic = state, monotonic
+        self._last, self._read_at = Resources(), -math.inf
         self._own = psutil.Process()
         self._gone = psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError
         self._children: dict[int, psutil.Process] = {}
@@ -92,7 +96,17 @@ class ResourceMeter:
         self._own.cpu_percent()
 
     def read(self) -> Resources:
-        """About 2 ms a process: the kernel walks the page tables for the PSS. Call it in a thread."""
+        """About 2 ms a process: the kernel walks the page tables for the PSS. Call it in a thread.
+
+        Two who ask in the same moment get the same reading: what a process ran in a few milliseconds says nothing of its load.
+        """
+        if (now := self._monotonic()) - self._read_at < SHORTEST_S:
+            return self._last
+        self._read_at = now
+        self._last = self._look_around()
+        return self._last
+
+    def _look_around(self) -> Resources:
         try:
             children = self._own.children(recursive=True)
         except self._gone:

@@ -430,7 +430,7 @@ class Service:
 
     def _measure(self) -> Resources:
         if self._meter is None:
-            self._meter = ResourceMeter(self.state)
+            self._meter = ResourceMeter(self.state, self.monotonic)
         return self._meter.read()
 
     async def _judge(self) -> None:
