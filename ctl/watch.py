@@ -29,6 +29,8 @@ Map = dict[str, Any]
 TOPICS: Final = ("status", "log", "jobs", "conditions", "forecasts")
 COINS: Final = 20_000
 """All of them."""
+NOTE_S: Final = 5.0
+"""A note stands in the place of the keys for so long, or until one is pressed."""
 AGAIN_S: Final = 1.0
 """Until a daemon that is away is asked for again."""
 STILL_S: Final = 1.0
@@ -327,10 +329,10 @@ class Watch:
         try:
             job = await client.train(kind)
         except CryptodError as error:
-            self._board.note = str(error)
+            self._note(str(error))
         else:
             self._board.job(job)
-            self._board.note = f"job {job['id']} is {job['state']}"
+            self._note(f"job {job['id']} is {job['state']}")
         self._news.set()
 
     async def _look_closer(self) -> None:
@@ -342,11 +344,21 @@ class Watch:
         try:
             made, candles = await asyncio.gather(client.call("get", symbol), client.candles(symbol, HISTORY))
         except CryptodError as error:
-            board.note, board.detail, board.mode = str(error), None, "coins"
+            board.detail, board.mode = None, "coins"
+            self._note(str(error))
         else:
             if board.mode == "detail" and board.chosen == symbol:
                 board.detail = made, candles
         self._news.set()
+
+    def _note(self, text: str) -> None:
+        self._board.note = text
+        asyncio.get_running_loop().call_later(NOTE_S, self._forget_note, text)
+
+    def _forget_note(self, text: str) -> None:
+        if self._board.note == text:
+            self._board.note = ""
+            self._news.set()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -156,6 +156,7 @@ def test_a_training_that_is_asked_for_here_is_watched_to_its_end(daemon: Daemon)
         seen.wait_for("i incremental update", "f full retrain")
         seen.type("f")
         seen.wait_for("full retrain", "▣", "cryptod-train", "job started", seconds=120)
+        seen.wait_for("q quit", without="is queued")
         seen.wait_for("full retrain", "done in", "promoted", seconds=120)
         seen.process.send_signal(signal.SIGTERM)
         assert seen.end() == 0
