@@ -48,6 +48,7 @@ WINDOWS: Final = {"7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
 """Periods that forecasts are judged over -> hours."""
 TOP_KEYS: Final = ("score", "p_up", "volatility", "expected_return")
 JOB_KINDS: Final = ("incremental", "full")
+PERIODIC_JOBS: Final = (*JOB_KINDS, "pregenerate")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 EXPORTS: Final = ("forecasts", "ledger", "candles", "scores")
 """Tables that can be taken out: what is served now, all that was ever issued, the candles, and how each issue did."""

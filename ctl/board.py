@@ -141,7 +141,7 @@ def _lines(board: Board, width: int, height: int, now: int) -> list[Layout]:
     ]
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="bold", no_wrap=True, min_width=11)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=width - 13)
     for name, text in facts:
         grid.add_row(name, text)
     log = 4 if height >= 20 else 0
@@ -193,7 +193,7 @@ def _training(board: Board, width: int, now: int) -> Text:
         return Text(f"idle; {jobs.job_end(last)}, {ago(last['ended'] or last['created'], now)}" if last else "idle, no jobs yet")
     share = jobs.job_share(job)
     elapsed = max(0, now - job["started"]) / 1000
-    rest = about_left(elapsed * (1 - share) / share if share > 0.02 else None)
+    rest = about_left(jobs.rest(elapsed, share))
     text = Text(f"{jobs.KIND_WORDS.get(job['kind'], job['kind'])} ", style="cyan", no_wrap=True, overflow="ellipsis")
     text.append_text(_batches(job)).append(f" {bar(share, max(6, min(24, width - 52)))} {percent(share, 0)}", style="cyan")
     return text.append(f" {duration(elapsed)}{rest}  {jobs.job_text(job)}", style="default")
@@ -415,7 +415,7 @@ def _training_panel(board: Board, now: int) -> RenderableType:
         return _wrapped(_training(board, SIDE, now))
     share = jobs.job_share(job)
     elapsed = max(0, now - job["started"]) / 1000
-    rest = about_left(elapsed * (1 - share) / share if share > 0.02 else None)
+    rest = about_left(jobs.rest(elapsed, share))
     head = Text(f"{jobs.KIND_WORDS.get(job['kind'], job['kind'])} {job['id']} ", style="cyan").append_text(_batches(job))
     return Group(
         head, Text(f"{bar(share, 12)} {percent(share, 0)} {duration(elapsed)}{rest}"), Text(jobs.job_text(job), overflow="ellipsis")

@@ -20,6 +20,7 @@ from cryptod.errors import CryptodError
 from cryptod.tables import TIMES, Columns, rows
 from ctl import files
 from ctl.session import Session
+from ctl.units import counted, names
 
 FORMATS: Final = ("csv", "json", "parquet")
 _AGO: Final = re.compile(r"([0-9]{1,6})([hdw])")
@@ -134,14 +135,21 @@ def _output(path: str | None) -> AbstractContextManager[BinaryIO]:
     return nullcontext(sys.stdout.buffer) if path is None else files.written(path)
 
 
-def write(chunks: Iterable[Columns], writer: Writer) -> int:
-    """All the chunks; how many rows there were."""
-    count = 0
+def write(chunks: Iterable[Columns], writer: Writer) -> tuple[int, set[str]]:
+    """All the chunks; how many rows there were, and of which coins."""
+    count, symbols = 0, set[str]()
     for columns in chunks:
         writer.write(columns)
         count += rows(columns)
+        symbols.update(columns["symbol"])
     writer.close()
-    return count
+    return count, symbols
+
+
+def without_rows(asked: Iterable[str], symbols: Iterable[str]) -> list[str]:
+    """The coins, as they were typed, that are not among those of the rows."""
+    spellings = {spelling for symbol in symbols for spelling in (symbol.replace("/", ""), symbol.partition("/")[0])}
+    return [name for name in asked if re.sub(r"[\s/_:.-]", "", name.upper()) not in spellings]
 
 
 def export(session: Session, what: str, symbols: list[str] | None, since: str | int, until: str | int) -> int:
@@ -153,7 +161,10 @@ def export(session: Session, what: str, symbols: list[str] | None, since: str | 
     now = session.now()
     begin, end = (moment(text, now) if isinstance(text, str) else text for text in (since, until))
     with _output(options.output) as stream:
-        count = write(session.client.chunks(what, symbols, begin, end), WRITERS[form](stream))
+        count, found = write(session.client.chunks(what, symbols, begin, end), WRITERS[form](stream))
     if options.output is not None:
-        session.say(f"{count:,} rows in {options.output}")
-    return 0
+        session.say(f"{counted(count, 'row')} in {options.output}")
+    missing = without_rows(symbols or (), found)
+    if missing:
+        session.say(f"{what} has no row of {names(missing)} (`cryptoctl symbols` has the coins that are followed; or is --since too late?)")
+    return 1 if missing else 0

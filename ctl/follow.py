@@ -14,6 +14,7 @@ from cryptod.errors import RequestError
 from cryptod.protocol import EVENT_LOST
 from ctl import jobs
 from ctl.session import Session
+from ctl.terminal import wrap
 
 PAUSE_S: Final = 2.0
 """Silence after which the job is asked for."""
@@ -47,7 +48,8 @@ class Progress:
             mark = (batch["number"], batch["attempts"], batch["state"])
             if batch["state"] != "waiting" and mark not in self._said:
                 self._said.add(mark)
-                lines.append(jobs.batch_line(batch, len(job["batches"])))
+                told = jobs.batch_line(batch, len(job["batches"]))
+                lines += wrap(told, self._screen.width, "  ") if self._live else [told]
         share = jobs.job_share(job)
         if self._began is None and job["state"] == "running":
             self._began = (now, share)
@@ -57,7 +59,7 @@ class Progress:
             if self._began is not None and job["state"] == "running":
                 began, first = self._began
                 elapsed = now - began
-                rest = elapsed * (1 - share) / (share - first) if share - first > 0.02 and share < 1 and elapsed > 1 else None
+                rest = jobs.rest(elapsed, share, first) if elapsed > 1 else None
                 text += jobs.progress_line(job, self._screen, elapsed, rest)
         if text:
             sys.stdout.write(text)
@@ -121,7 +123,7 @@ def follow_coin(session: Session, symbol: str) -> int:
     added = client.symbols_add(symbol)
     name = added["symbol"]
     if not session.options.json:
-        session.say("\n".join(render.amended(added, session.screen, 0)))
+        session.say(f"{name} is followed{' already' if added['followed'] else ' if the exchange has it'}; waiting for its forecast")
     end = None
     while True:
         left_out = client.symbols()["left_out"].get(name)

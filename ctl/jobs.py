@@ -38,9 +38,13 @@ def jobs(rows: list[Map], screen: Screen, now: int) -> list[str]:
         through = f"{sum(batch['state'] == 'done' for batch in batches)}/{len(batches)}" if batches else "-"
         state = (job["state"], STATE_PAINT.get(job["state"], ""))
         took = duration(_seconds(job, now)) if job["started"] else "-"
-        table.append([str(job["id"]), job["kind"], state, ago(job["started"] or job["created"], now), took, through, job_text(job)])
-    lines = screen.table(table, "><<>>><", ["ID", "Kind", "State", "Started", "Took", "Batches", "What"], fold=True)
+        table.append([str(job["id"]), job["kind"], state, ago(job["started"] or job["created"], now), took, through, clean(job["reason"])])
+    lines = screen.table(table, "><<>>><", ["ID", "Kind", "State", "Started", "Took", "Batches", "Why"], fold=True)
     for job in rows:
+        if job["state"] == "running":
+            share = job_share(job)
+            left = about_left(rest(_seconds(job, now), share))
+            lines += ["", *wrap(job_line(job, now), screen.width, "  "), f"{bar(share, 30)} {percent(share, 0)}{left}"]
         if job["error"]:
             hint = f" ({job['hint']})" if job["hint"] else ""
             lines += ["", *wrap(f"{job['id']}: {job['error']}{hint}", screen.width, "  ")]
@@ -83,6 +87,11 @@ def progress_line(job: Map, screen: Screen, elapsed: float, rest: float | None) 
     what = f"  {job_text(job)}" if job["state"] == "running" else ""
     line = f"{bar(share, max(8, min(30, screen.width - 60)))} {percent(share, 0):>5}  {where}  {duration(elapsed)}{about_left(rest)}{what}"
     return line if len(line) < screen.width else line[: screen.width - 2] + "…"
+
+
+def rest(elapsed: float, share: float, first: float = 0.0) -> float | None:
+    """Seconds that are left if all goes on as it went since ``share`` was ``first``; None where that is not known yet."""
+    return elapsed * (1 - share) / (share - first) if share - first > 0.02 and share < 1 else None
 
 
 def job_share(job: Map) -> float:

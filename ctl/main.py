@@ -16,7 +16,18 @@ from typing import Any, Final, NamedTuple, NoReturn, get_type_hints
 
 from cryptod.client import Client
 from cryptod.errors import CryptodError, DaemonUnreachable
-from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, EVENT_TOPICS, EXPORTS, JOB_KINDS, LOG_LEVELS, TOP_KEYS, WINDOWS
+from cryptod.protocol import (
+    COMMANDS,
+    DEFAULT_SOCKET,
+    EVENT_TOPICS,
+    EXPORTS,
+    JOB_KINDS,
+    LOG_LEVELS,
+    NEWS,
+    PERIODIC_JOBS,
+    TOP_KEYS,
+    WINDOWS,
+)
 from ctl import jobs, render
 from ctl.session import Session
 from ctl.terminal import Screen, screen, wrap
@@ -223,7 +234,14 @@ def _add(session: Session, parameters: tuple[Any, ...]) -> int:
         from ctl.follow import follow_coin
 
         return follow_coin(session, parameters[0])
-    return _page("symbols_add", render.amended)(session, parameters)
+    return _page("symbols_add", render.added)(session, parameters)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
 
 
 VERBS: Final = {
@@ -251,7 +269,9 @@ VERBS: Final = {
         ),
         Verb(
             "report", "report", _report,
-            options=(("--out", {"metavar": "FILE", "default": "cryptod.html", "help": "a file, or - for standard output (%(default)s)"}),),
+            options=(
+                ("--out", {"metavar": "FILE", "default": "cryptod.html", "help": "- for standard output (default: %(default)s)"}),
+            ),
             timeout=300.0,
         ),
         Verb(
@@ -262,7 +282,7 @@ VERBS: Final = {
             "symbols add", "symbols_add", _add,
             options=(("--follow", {"action": "store_true", "help": "stay until it is forecast, and exit with 1 if it cannot be"}),),
         ),
-        Verb("symbols remove", "symbols_remove", _page("symbols_remove", render.amended)),
+        Verb("symbols remove", "symbols_remove", _page("symbols_remove", render.removed)),
         Verb(
             "train", "train", _train,
             options=(("--follow", {"action": "store_true", "help": "stay, show the progress, and exit with 1 if it fails"}),),
@@ -299,7 +319,7 @@ VERBS: Final = {
         ),
         Verb(
             "events", "subscribe", _events, "What happens, as it happens: forecasts, jobs, conditions.",
-            (("--count", {"metavar": "N", "type": int, "help": "end after so many"}),),
+            (("--count", {"metavar": "N", "type": _whole, "help": "end after so many"}),),
         ),
         Verb("log level", "log_level", _page("log_level", render.log_level)),
         Verb("ping", "ping", _ping),
@@ -317,12 +337,12 @@ FIELDS: Final[dict[str, dict[str, Any]]] = {
     "horizon": {"metavar": "HOURS", "help": "for how many hours ahead (default: %(default)s)"},
     "limit": {"metavar": "N", "help": "how many (default: %(default)s)"},
     "job": {"metavar": "ID", "help": "the number that `cryptoctl jobs` shows"},
-    "name": {"metavar": "NAME", "help": "a periodic job: incremental, full or pregenerate"},
+    "name": {"metavar": "NAME", "help": f"a periodic job: {', '.join(PERIODIC_JOBS[:-1])} or {PERIODIC_JOBS[-1]}"},
     "what": {"choices": EXPORTS, "help": "forecasts: what is served now; ledger: all that was issued; scores: how each issue did; candles"},
     "since": {"metavar": "WHEN", "type": str, "help": "from then on: 2026-03-01, 2026-03-01T12:00 (UTC), 7d or 36h ago"},
     "until": {"metavar": "WHEN", "type": str, "help": "up to then, and without it"},
     "after": {"help": argparse.SUPPRESS},
-    "topics": {"metavar": "TOPIC", "help": f"{', '.join(EVENT_TOPICS)} (default: all but coins, which is each forecast itself)"},
+    "topics": {"metavar": "TOPIC", "help": f"{', '.join(EVENT_TOPICS)} (default: {', '.join(NEWS)}; coins: each forecast itself)"},
     "level": {"choices": LOG_LEVELS, "help": "from which level on"},
     "steps": {"metavar": "N", "help": "how many promotions (default: %(default)s)"},
 }
@@ -342,9 +362,9 @@ def parser(verb: Verb) -> argparse.ArgumentParser:
     made = _Parser(prog=f"cryptoctl {verb.words}", description=verb.doc or command.doc, allow_abbrev=False)
     hints = get_type_hints(command.request)
     for field in command.request._fields:
-        words = {"type": int if hints[field] is int else str, **FIELDS[field]}
+        words = {"type": _whole if hints[field] is int else str, **FIELDS[field]}
         if hints[field] not in (int, str, str | None):
-            made.add_argument(field, nargs="+" if verb.least else "*", **words)
+            made.add_argument(field, **({"nargs": "+"} if verb.least else {"nargs": "*", "default": None}), **words)
         elif field not in command.request._field_defaults:
             made.add_argument(field, **words)
         elif field in POSITIONAL:
@@ -400,15 +420,20 @@ def split(arguments: Sequence[str]) -> tuple[Verb, list[str]]:
         elif words not in VERBS:
             raise Usage(f"{words} what?", f"one of {', '.join(parts)}")
     if words not in VERBS:
-        raise Usage(f"there is no verb {words!r}", _meant(words))
+        raise Usage(f"there is no verb {words!r}", _meant(*words.rpartition(" ")))
     return VERBS[words], before + rest
 
 
-def _meant(words: str) -> str:
+def _meant(group: str, gap: str, last: str) -> str:
+    """What a verb that there is not may have been, among those that begin with the same word, or among the first words."""
     from difflib import get_close_matches
 
-    near = get_close_matches(words.lower(), VERBS, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else "`cryptoctl --help` lists them"
+    found = (
+        [verb.removeprefix(group + gap) for verb in VERBS if verb.startswith(group + gap)] if group else {verb.split()[0] for verb in VERBS}
+    )
+    if near := get_close_matches(last.lower(), found, n=1, cutoff=0.6):
+        return f"did you mean {group}{gap}{near[0]}?"
+    return f"{group} what? one of {', '.join(found)}" if group else "`cryptoctl --help` lists them"
 
 
 def run(arguments: Sequence[str]) -> int:

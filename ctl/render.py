@@ -53,14 +53,19 @@ def status(reply: Map, screen: Screen, now: int) -> list[str]:
     facts = [f"up {duration(process['uptime'])}"] if "uptime" in process else []
     facts += [f"pid {process['pid']}"] if "pid" in process else []
     facts += [f"{stamp(now)}"]
-    if process.get("clock") not in (None, "", "system"):
-        facts.append(f"simulated time, {process['clock'].rpartition('x')[2]} times as fast")
     head = screen.paint(f"cryptod {process.get('version', '')}".rstrip(), "bold")
     lines = [f"{head}  {screen.paint(state, 'green' if state == 'ready' else 'yellow')}, {', '.join(facts)}", ""]
     rows = [(name, text) for name, key, row in _STATUS if reply.get(key) and (text := row(reply[key], now))]
     lines += labelled(screen, rows)
     found = reply.get("health", {}).get("conditions", [])
     return [*lines, "", *_conditions(found, screen, now)] if found else lines
+
+
+def _status_clock(process: Map, now: int) -> str:
+    if process.get("clock") in (None, "", "system"):
+        return ""
+    pace = process["clock"].rpartition("x")[2]
+    return "simulated" + (f", {pace} times as fast" if pace != "1" else "")
 
 
 def _status_health(health: Map, now: int) -> str:
@@ -152,6 +157,7 @@ def _status_exchange(exchange: Map, now: int) -> str:
 
 
 _STATUS = (
+    ("Clock", "process", _status_clock),
     ("Health", "health", _status_health),
     ("Exchange", "exchange", _status_exchange),
     ("Candles", "candles", _status_candles),
@@ -354,8 +360,8 @@ def models(reply: Map, screen: Screen, now: int) -> list[str]:
     rows = []
     for model in reply["current"]:
         coins = f"{model['served']} of {model['coins']}" if "served" in model else str(model["coins"])
-        rows.append([model["name"], model["kind"], coins, stamp(model["cutoff"], zone=False), *_skill(model.get("figures") or {})])
-    lines += screen.table(rows, "<<>>><", ["Model", "Kind", "Serves", "Cutoff (UTC)", "Skill", "against"])
+        rows.append([model["name"], coins, stamp(model["cutoff"], zone=False), *_skill(model.get("figures") or {})])
+    lines += screen.table(rows, "<>>><", ["Model", "Serves", "Cutoff (UTC)", "Skill", "against"])
     lines += ["", "Skill: how far its CRPS lay below the best reference's in evaluation."]
     verdicts = [f"{model['name']}: {model['verdict']}" for model in reply["current"] if model.get("verdict")]
     if verdicts:
@@ -415,16 +421,22 @@ def symbols(reply: Map, screen: Screen, now: int) -> list[str]:
     return lines
 
 
-def amended(reply: Map, screen: Screen, now: int) -> list[str]:
-    """``{symbol, changed, followed, reason}``, of `symbols add` and `symbols remove`"""
+def added(reply: Map, screen: Screen, now: int) -> list[str]:
+    """``{symbol, changed, followed, reason}``, of `symbols add`"""
     symbol = reply["symbol"]
-    if reply["reason"]:
-        said = f"{symbol} is not followed: {reply['reason']}" + ("" if reply["changed"] else " (as before)")
-    elif reply["followed"]:
+    if reply["followed"]:
         said = f"{symbol} is followed already" + ("; from now on whatever its volume" if reply["changed"] else "")
+    elif reply["reason"]:
+        said = f"{symbol} is not followed: {reply['reason']} (as before)"
     else:
-        said = f"{symbol} was added: it is fetched and forecast within a minute; `cryptoctl get {symbol}`"
+        said = f"{symbol} was added: if the exchange has it, it is fetched and forecast within a minute; `cryptoctl get {symbol}`"
     return wrap(said, screen.width)
+
+
+def removed(reply: Map, screen: Screen, now: int) -> list[str]:
+    """The same of `symbols remove`; no ``reason`` where the coin was added and never followed."""
+    why = f"is not followed: {reply['reason']}" if reply["reason"] else "is forgotten: it was added, and never followed"
+    return wrap(f"{reply['symbol']} {why}" + ("" if reply["changed"] else " (as before)"), screen.width)
 
 
 def log_level(reply: Map, screen: Screen, now: int) -> list[str]:
@@ -443,7 +455,7 @@ def log_lines(rows: list[Map], screen: Screen, now: int) -> list[str]:
     for row in rows:
         head = f"{stamp(row['time'], zone=False)} {row['level']:<8}"
         said = f"{row['logger']}: {row['text']}  " + " ".join(f"{name}={value}" for name, value in row["fields"].items())
-        first, *rest = wrap(said, screen.width - len(head) - 1) or [""]
+        first, *rest = wrap(said, screen.width - len(head) - 3) or [""]
         paint = {"warning": "yellow", "error": "red", "critical": "red", "debug": "dim"}.get(row["level"], "")
         lines.append(screen.paint(head, paint) + f" {first}")
         lines += [" " * (len(head) + 3) + line for line in rest]

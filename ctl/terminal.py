@@ -7,6 +7,7 @@ print in some 50 ms; a table library alone takes longer to import.
 from __future__ import annotations
 
 import os
+import re
 from itertools import pairwise
 
 TYPE_CHECKING = False
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 PAINTS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _SPARKS = "▁▂▃▄▅▆▇█"
 _PARTS = " ▏▎▍▌▋▊▉"
+_TOGETHER = re.compile(r"`[^`]+`|\d (?:%|us|ms|s|min|h|d|B|[kMGT]B)(?!\w)")
+"""What a line does not end within: a command, and a figure and its unit."""
 
 
 class Screen:
@@ -36,11 +39,12 @@ class Screen:
     ) -> list[str]:
         """Lines of columns, ``gap`` spaces apart; ``align`` has ``<`` or ``>`` for each.
 
-        With ``fold`` the last column is wrapped where it would leave the screen.
+        They are closer where there is no room. With ``fold`` the last column is wrapped where it would leave the screen.
         """
         grid: list[list[tuple[str, str]]] = [[(head, "bold") for head in heads]] if heads else []
         grid += [[(clean(cell), "") if isinstance(cell, str) else (clean(cell[0]), cell[1]) for cell in row] for row in rows]
         widths = [max((len(row[i][0]) for row in grid if i < len(row)), default=0) for i in range(len(align))]
+        gap = gap if fold or sum(widths) + gap * (len(widths) - 1) <= self.width else 1
         before = sum(widths[:-1]) + gap * (len(widths) - 1)
         lines = []
         for row in grid:
@@ -80,7 +84,8 @@ def clean(text: str) -> str:
 def wrap(text: str, width: int, indent: str = "") -> list[str]:
     """Words in lines of at most ``width`` columns; the lines after the first begin with ``indent``."""
     lines, line = [], ""
-    for word in clean(text).split():
+    for joined in _TOGETHER.sub(lambda found: found[0].replace(" ", "\0"), clean(text)).split():
+        word = joined.replace("\0", " ")
         if line.strip() and len(line) + 1 + len(word) > width:
             lines.append(line)
             line = indent + word

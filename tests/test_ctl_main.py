@@ -259,7 +259,10 @@ def test_who_may_only_read_is_refused(daemon: Daemon) -> None:
         ("", "which verb? (`cryptoctl --help` lists them)"),
         ("get", "the following arguments are required: SYMBOL (`cryptoctl get --help` shows what it takes)"),
         ("train ful", "kind: invalid choice: 'ful' (choose from"),
-        ("top ten", "N: invalid int value: 'ten'"),
+        ("modles list", "there is no verb 'modles' (did you mean models?)"),
+        ("models weights", "there is no verb 'models weights' (models what? one of list, rollback, pin, unpin)"),
+        ("export", "the following arguments are required: what ("),
+        ("top ten", "N: 'ten' is no whole number ("),
         ("scores --window 30", "--window: invalid choice: '30' (choose from '7d', '30d', '90d')"),
         ("scores BTC ETH", "unrecognized arguments: ETH"),
         ("status --verbose", "unrecognized arguments: --verbose"),
@@ -327,6 +330,8 @@ def test_following_with_json_prints_only_the_job_as_it_ended(daemon: Daemon) -> 
 
 def test_events_are_a_line_each_and_with_json_a_document_each(daemon: Daemon) -> None:
     async def tell() -> None:
+        while daemon.server.listens("jobs"):  # noqa: ASYNC110 until it is noticed that the one before is gone
+            await asyncio.sleep(0.01)
         for event in (RUNNING, CLOSED):
             while not daemon.server.notify("jobs", msgpack.packb(event)):  # noqa: ASYNC110 until somebody listens
                 await asyncio.sleep(0.01)

@@ -24,7 +24,7 @@ from cryptod.store.candles import CandleStore, Fetched
 from cryptod.store.environment import open_environment
 from cryptod.store.ledger import Issue, Ledger, Score, round_issue
 from cryptod.tables import Columns, frame
-from ctl.export import WRITERS, moment, write
+from ctl.export import WRITERS, moment, without_rows, write
 
 START = 1_709_632_800_000
 MANY = tuple(f"C{number:02}/USDT" for number in range(2 * COINS + 3))
@@ -160,9 +160,14 @@ CHUNKS: list[Columns] = [
 ]
 
 
+def test_a_coin_that_has_no_row_is_named_as_it_was_typed() -> None:
+    asked = ["A/USDT", "a", "ausdt", "a-usdt", "NOSUCH", "C/USDT"]
+    assert without_rows(asked, {"A/USDT", "B/USDT"}) == ["NOSUCH", "C/USDT"]
+
+
 def test_csv_has_one_header_and_a_line_for_each_row() -> None:
     stream = io.BytesIO()
-    assert write(CHUNKS, WRITERS["csv"](stream)) == 3
+    assert write(CHUNKS, WRITERS["csv"](stream)) == (3, {"A/USDT", 'B"/USDT', "C/USDT"})
     found = list(csv.reader(io.StringIO(stream.getvalue().decode())))
     assert found == [
         ["open_time", "symbol", "close"], [str(START), "A/USDT", "1.5"], [str(START + HOUR.ms), 'B"/USDT', ""],

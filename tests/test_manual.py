@@ -162,6 +162,8 @@ def test_verbs_their_parts_options_and_choices_are_offered(shell: Shell, scripts
     assert set(offered("cryptoctl", "models", "")) == {words.split()[1] for words in VERBS if words.startswith("models ")}
     assert offered("cryptoctl", "schedule", "") == ["pause", "resume", "run"]
     assert offered("cryptoctl", "symbols", "a") == ["add"]
+    assert offered("cryptoctl", "schedule", "pause", "") == ["full", "incremental", "pregenerate"]
+    assert offered("cryptoctl", "events", "co") == ["coins", "conditions"]
     assert "--names" in offered("cryptoctl", "symbols", "--")
     assert offered("cryptoctl", "symbols", "add", "--fo") == ["--follow"]
     assert "--horizon" in offered("cryptoctl", "top", "--")

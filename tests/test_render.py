@@ -11,7 +11,7 @@ from ctl import jobs, render, scores
 from ctl.terminal import Screen, bar, clean, spark, wrap
 from ctl.units import PriceScale, ago, duration, number, percent, price, size, stamp
 from tests.outcomes import NO_SCORES, START, scorecard
-from tests.replies import CACHE, CLOSED, CONDITION, MODELS, NOW, RUNNING, SCHEDULE, STATUS, SYMBOLS, batch, forecast, job, top_row
+from tests.replies import CACHE, CLOSED, CONDITION, FIGURES, MODELS, NOW, RUNNING, SCHEDULE, STATUS, SYMBOLS, batch, forecast, job, top_row
 
 PLAIN = Screen()
 COLOURED = Screen(colour=True)
@@ -19,6 +19,9 @@ GOOD = scorecard(hours=720, width=0.97)
 BAD = scorecard(hours=720, coins=5, width=0.7, leak=-0.02, hunch=-0.3, references={"log_har": 1.0, "model": 0.7, "ewma": 1.3}, seed=4)
 YOUNG = scorecard(hours=30, coins=3)
 ALONE = scorecard("BTC/USDT", hours=720, coins=1, leak=0.02)
+NAMED = {**MODELS, "current": [{**model, "name": f"1796079600000-incremental-00{i}-1234", "figures": {**FIGURES, "crps_random_walk": 74.5}}
+                               for i, model in enumerate(MODELS["current"])]}  # fmt: skip
+LOGGED = {"time": NOW, "level": "info", "logger": "training", "fields": {"job": "12"}}
 PAGES: dict[str, Any] = {
     "status": lambda s: render.status(STATUS, s, NOW),
     "health": lambda s: render.health({"severity": "warning", "conditions": [CONDITION]}, s, NOW),
@@ -31,7 +34,13 @@ PAGES: dict[str, Any] = {
     "jobs": lambda s: jobs.jobs([job(13, "incremental", "queued"), RUNNING, job(11, state="failed", error="it " * 60)], s, NOW),
     "schedule": lambda s: render.schedule(SCHEDULE, s, NOW),
     "cache stats": lambda s: render.cache_stats(CACHE, s, NOW),
+    "schedule, long ages": lambda s: render.schedule([{**row, "last": NOW - 599_000} for row in SCHEDULE], s, NOW),
     "models": lambda s: render.models(MODELS, s, NOW),
+    "models, long names": lambda s: render.models(NAMED, s, NOW),
+    "log lines": lambda s: render.log_lines([{**LOGGED, "text": "words " * n} for n in range(9, 20)], s, NOW),
+    "status, simulated": lambda s: render.status(
+        {**STATUS, "process": {**STATUS["process"], "pid": 1_234_567, "clock": "1@2x1500"}}, s, NOW
+    ),
     "symbols": lambda s: render.symbols(SYMBOLS, s, NOW),
     "scores": lambda s: scores.scores(GOOD, s, NOW),
     "scores, bad ones": lambda s: scores.scores({**BAD, "again": 123_456, "after": 1, "unknown": 12_345}, s, NOW, coins=True),
@@ -139,7 +148,8 @@ def test_status_of_a_daemon_that_has_only_just_started_is_readable() -> None:
         "schedule": [],
     }
     page = text(render.status(young, PLAIN, NOW))
-    assert "starting, up 200 ms, pid 1, 2023-06-01 12:14 UTC, simulated time, 60 times as fast" in page
+    assert "starting, up 200 ms, pid 1, 2023-06-01 12:14 UTC\n" in page
+    assert "Clock      simulated, 60 times as fast\n" in page
     assert "Models     none yet" in page
     assert "Training   idle; last full retrain never, last incremental update never" in page
     assert not re.search("None|Memory|Disk", page)
@@ -171,6 +181,14 @@ def test_the_progress_of_a_job_counts_coins_also_after_it_was_taken_up_again() -
     assert len(jobs.progress_line(RUNNING, PLAIN, 20.0, 45.0)) < 80
 
 
+def test_a_job_that_runs_has_a_bar_and_an_estimate_below_the_table() -> None:
+    page = jobs.jobs([{**RUNNING, "started": NOW - 60_000}, job(11, state="done")], PLAIN, NOW)
+    assert page[-2] == "full retrain 12, batch 2 of 4: step 120 of at most 400, loss 0.8123, for 1 min"
+    assert page[-1] == "███████▌······················ 25 %, about 3 min left"
+    assert jobs.rest(60.0, 0.01) is None
+    assert jobs.rest(60.0, 0.6, first=0.2) == pytest.approx(60.0)
+
+
 def test_the_fate_of_a_batch_is_one_line() -> None:
     assert jobs.batch_line(batch(2), 4) == "batch 2 of 4: 25 coins in 4.1 s, promoted as full-12-b2"
     refused = batch(2, promoted=False, reason="no better than full-11-b2")
@@ -196,7 +214,7 @@ def test_the_schedule_shows_turns_in_words_and_what_is_off() -> None:
 
 def test_models_show_skill_refusals_and_the_way_back() -> None:
     page = text(render.models(MODELS, PLAIN, NOW))
-    assert "full-12-b1  full  24 of 25  2023-06-01 12:00  +1.23 %  log_har" in page
+    assert "full-12-b1  24 of 25  2023-06-01 12:00  +1.23 %  log_har" in page
     assert "refused: full-9-b1: weights.safetensors" in page
     assert "`cryptoctl models rollback --steps 1`: generation 6, promoted 2023-05-31 11:14" in page
     pinned = text(render.models({**MODELS, "pinned_at": NOW - 60_000}, PLAIN, NOW))
@@ -348,6 +366,21 @@ def test_sparks_and_bars_span_their_width() -> None:
 def test_words_are_wrapped_with_an_indent() -> None:
     assert wrap("one two three four", 9, "  ") == ["one two", "  three", "  four"]
     assert wrap("", 9) == []
+
+
+def test_a_line_ends_neither_between_a_figure_and_its_unit_nor_within_a_command() -> None:
+    assert wrap("expires in 59 min", 15) == ["expires in", "59 min"]
+    assert wrap("it held 49.3 % of 5 minutes", 13) == ["it held", "49.3 % of 5", "minutes"]
+    assert wrap("ask `cryptoctl get BTC` then", 20) == ["ask", "`cryptoctl get BTC`", "then"]
+
+
+def test_a_coin_that_was_taken_out_is_not_said_to_have_been_added() -> None:
+    gone = {"symbol": "DOGE/USDT", "changed": True, "followed": False, "reason": ""}
+    assert render.removed(gone, PLAIN, NOW) == ["DOGE/USDT is forgotten: it was added, and never followed"]
+    assert render.removed({**gone, "changed": False, "reason": "removed by hand"}, PLAIN, NOW) == [
+        "DOGE/USDT is not followed: removed by hand (as before)"
+    ]
+    assert render.added(gone, PLAIN, NOW)[0].startswith("DOGE/USDT was added: if the exchange has it")
 
 
 def test_the_status_says_how_far_a_backfill_is_and_what_it_still_takes() -> None:

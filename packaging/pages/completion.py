@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Final
 
 from commands import Argument, Command, Verb, control, daemon
+from cryptod.protocol import EVENT_TOPICS, PERIODIC_JOBS
 
 SYMBOLS: Final = "SYMBOL"
 """The operand and the option's value that the daemon knows the words for."""
+WORDS: Final = {"NAME": PERIODIC_JOBS, "TOPIC": EVENT_TOPICS}
+"""What stands for a value -> the words that it may be, where it is the daemon that refuses others."""
 FILES: Final = re.compile(r"PATH|DIR|FILE.*")
 SHELLS: Final = {"bash": "{}", "zsh": "_{}", "fish": "{}.fish"}
 """Shell -> what it calls the file of a command."""
@@ -105,8 +108,8 @@ complete -F _{command} {command}
 
 def kind(argument: Argument) -> str:
     """What the values of an argument are: words, or one of the kinds that the shell has to find."""
-    if argument.choices:
-        return " ".join(argument.choices)
+    if words := argument.choices or WORDS.get(argument.value, ()):
+        return " ".join(words)
     return "@coins" if argument.value == SYMBOLS else "@files" if FILES.fullmatch(argument.value) else "@any"
 
 
@@ -178,10 +181,9 @@ _{command} "$@"
 
 def _zsh_value(command: str, argument: Argument) -> str:
     """The message and the action of an argument's values."""
-    if argument.choices:
-        return f":{argument.value or 'value'}:({' '.join(argument.choices)})"
-    action = {"@coins": f"_{command}_coins", "@files": "_files", "@any": " "}[kind(argument)]
-    return f":{_zsh_plain(argument.value)}:{action}"
+    found = kind(argument)
+    action = {"@coins": f"_{command}_coins", "@files": "_files", "@any": " "}.get(found, f"({found})")
+    return f":{_zsh_plain(argument.value) or 'value'}:{action}"
 
 
 def _zsh_plain(text: str) -> str:
