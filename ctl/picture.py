@@ -92,7 +92,7 @@ def _words(forecast: Map, fan: Fan, scale: PriceScale, quote: str, x: Any, y: An
             name = "median" if level == 0.5 else f"{100 * level:g} %"
             shapes.append(Shape("text", ((WIDTH - RIGHT + 8, at + 4),), INK, 12, f"{scale(fan.at(level, last))} {name}"))
     head = f"{forecast['symbol']}  {price(forecast['close'])} {quote}"
-    up = ", ".join(f"P(up) {percent(forecast['p_up'][i])} in {forecast['horizons'][i]} h" for i in (0, -1))
+    up = "P(up) " + ", ".join(f"{percent(forecast['p_up'][i])} in {forecast['horizons'][i]} h" for i in (0, -1))
     stale = "; stale" if forecast["stale"] else ""
     shapes.append(Shape("text", ((LEFT, 24),), INK, 18, head))
     shapes.append(Shape("text", ((LEFT, 44),), SOFT, 12, f"{stamp(forecast['cutoff'])}{stale}; {up}; model {forecast['model']}"))

@@ -121,8 +121,8 @@ def headline(summary: Summary) -> str:
             observed = summary.coverage(nominal)[summary.scored]
             away = np.abs(observed - nominal / 100)
             worst = int(np.argmax(np.where(np.isfinite(away), away, -1.0)))
-            said = f"furthest off: {percent(float(observed[worst]))} at {summary.results.horizons[summary.scored[worst]]} h, and "
-            said += f"{calibration.furthest(summary, summary.coverage_of_coins(nominal), nominal / 100)}\u202f% of the coins"
+            said = f"furthest off: {percent(float(observed[worst]))} at {summary.results.horizons[summary.scored[worst]]} h; of the coins "
+            said += f"{calibration.furthest(summary, summary.coverage_of_coins(nominal), nominal / 100)}\u202f%"
             tiles.append(_tile(percent(mean(observed)), f"of outcomes within the {nominal} % interval", said))
     return f'<p class="lead">{escape(_verdict(summary, strongest))}</p><div class="tiles">{"".join(tiles)}</div>'
 
