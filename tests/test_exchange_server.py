@@ -613,6 +613,7 @@ class ccxt_at:
         (["--candles", "/nonexistent"], "no candles"),
         (["--fault", "explosion"], "no fault 'explosion'"),
         (["--clock", "noon"], "clock 'noon'"),
+        (["--port", "99999", "--coins", "1"], "cannot listen on 127.0.0.1:99999"),
     ],
 )
 def test_arguments_that_cannot_be_end_with_a_sentence(options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:

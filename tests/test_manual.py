@@ -178,6 +178,7 @@ def test_verbs_their_parts_options_and_choices_are_offered(shell: Shell, scripts
 def test_coins_are_the_daemons(shell: Shell, scripts: Path, daemon: Daemon) -> None:
     assert sorted(shell(scripts, daemon.path, "cryptoctl", "get", "")) == ["ABC/USDT", "BTC/USDT", "NEW/USDT"]
     assert shell(scripts, daemon.path, "cryptoctl", "plot", "BT") == ["BTC/USDT"]
+    assert shell(scripts, daemon.path, "cryptoctl", "export", "candles", "BT") == ["BTC/USDT"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)

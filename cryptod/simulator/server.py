@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import struct
 import time
@@ -151,10 +152,9 @@ class Exchange:
         site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True)
         try:
             await site.start()
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {self.host}:{self.port}: {error.strerror}", hint="choose another port, or 0 for any"
-            ) from error
+        except (OSError, OverflowError) as error:
+            why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+            raise ConfigError(f"cannot listen on {self.host}:{self.port}: {why}", hint="choose another port, or 0 for any") from error
         self._site = site
         self.port = self._runner.addresses[0][1]
 

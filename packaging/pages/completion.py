@@ -58,7 +58,8 @@ def brief(text: str) -> str:
 BASH: Final = """# Completion of {command} for bash; made by packaging/pages/completion.py.
 
 _{command}() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}} verb= socket= word words number options= operands= kind=
+    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}}
+    local verb= socket= given= word words number options= operands= kind=
     COMPREPLY=()
     if [[ $cur == = ]]; then cur=; elif [[ $prev == = ]]; then prev=${{COMP_WORDS[COMP_CWORD - 2]}}; fi
     for ((number = 1; number < COMP_CWORD; number++)); do
@@ -73,6 +74,7 @@ _{command}() {{
         *)
             case $verb in
             '' {groups}) verb=${{verb:+$verb }}$word ;;
+            *) given=$word ;;
             esac
             ;;
         esac
@@ -127,7 +129,8 @@ def bash(command: Command) -> str:
         # A first word may be a verb of its own too: `symbols`, and `symbols add`.
         second = " ".join(other.words.split()[1] for other in parts.get(verb.words, ()))
         operands = second or (kind(verb.operands[0]) if verb.operands else "@any")
-        rows.append(f"    {quoted(verb.words)}) options={quoted(options)} operands={quoted(operands)} ;;")
+        later = f"; [[ $given ]] && operands={quoted(kind(verb.operands[1]))}" if len(verb.operands) > 1 else ""
+        rows.append(f"    {quoted(verb.words)}) options={quoted(options)} operands={quoted(operands)}{later} ;;")
         for argument in verb.arguments:
             if argument.names and (argument.value or argument.choices):
                 patterns = " | ".join(quoted(f"{verb.words}:{option}") for option in argument.names)
