@@ -124,6 +124,7 @@ def test_two_who_ask_in_the_same_moment_get_the_same_reading(tmp_path: Path) -> 
     now = 100.0
     meter = ResourceMeter(tmp_path, lambda: now)
     first = meter.read()
+    assert first.cpu_percent == 0.0, "there is nothing to compare with yet"
     now += 0.01
     assert meter.read() is first, "what a process ran in a few milliseconds is no load"
     now += 1.0

@@ -26,7 +26,7 @@ SHORTEST_S: Final = 1.0
 
 
 class Process(NamedTuple):
-    """One of the daemon's processes. ``cpu``: percent of one core since the reading before."""
+    """One of the daemon's processes. ``cpu``: percent of one core since the reading before, 0 in the first."""
 
     pid: int
     name: str
@@ -93,7 +93,6 @@ class ResourceMeter:
         self._gone = psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError
         self._children: dict[int, psutil.Process] = {}
         self._limit = cgroup_limit()
-        self._own.cpu_percent()
 
     def read(self) -> Resources:
         """About 2 ms a process: the kernel walks the page tables for the PSS. Call it in a thread.
