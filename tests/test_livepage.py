@@ -126,9 +126,11 @@ def test_cards_are_searched_and_sorted(page: Path) -> None:
 
 
 @browser
-@pytest.mark.parametrize("width", [500, 1400])
-def test_the_live_page_sticks_out_at_no_width(page: Path, width: int) -> None:
-    script = "({page: document.documentElement.scrollWidth, window: innerWidth, cards: document.querySelectorAll('.card svg').length})"
+@pytest.mark.parametrize("width", [500, 1200, 1400])
+def test_the_live_page_sticks_out_at_no_width_and_its_top_lists_are_seen_whole(page: Path, width: int) -> None:
+    script = """({page: document.documentElement.scrollWidth, window: innerWidth, cards: document.querySelectorAll('.card svg').length,
+        cut: [...document.querySelectorAll('#top .scroll')].filter(box => box.scrollWidth > box.clientWidth).length})"""
     found = browse(page, script, f"--window-size={width},900", "--hide-scrollbars")
     assert found["page"] <= found["window"]
+    assert found["cut"] == 0
     assert found["cards"] == 6

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HOUR_MS: Final = 3_600_000
 MIB: Final = 1024 * 1024
 SHORTEST_S: Final = 1.0
-"""Seconds between two readings of the resources."""
+"""Seconds between two readings of the processes' shares of the processor."""
 
 
 class Process(NamedTuple):
@@ -88,31 +88,27 @@ class ResourceMeter:
         import psutil
 
         self._state, self._monotonic = state, monotonic
-        self._last, self._read_at = Resources(), -math.inf
+        self._shares: dict[int, float] = {}
+        self._shares_at = -math.inf
         self._own = psutil.Process()
         self._gone = psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError
         self._children: dict[int, psutil.Process] = {}
         self._limit = cgroup_limit()
 
     def read(self) -> Resources:
-        """About 2 ms a process: the kernel walks the page tables for the PSS. Call it in a thread.
-
-        Two who ask in the same moment get the same reading: what a process ran in a few milliseconds says nothing of its load.
-        """
-        if (now := self._monotonic()) - self._read_at < SHORTEST_S:
-            return self._last
-        self._read_at = now
-        self._last = self._look_around()
-        return self._last
-
-    def _look_around(self) -> Resources:
+        """About 2 ms a process: the kernel walks the page tables for the PSS. Call it in a thread."""
+        now = self._monotonic()
+        lately = now - self._shares_at < SHORTEST_S
+        self._shares_at = self._shares_at if lately else now
         try:
             children = self._own.children(recursive=True)
         except self._gone:
             children = []
         # The same objects as before: each knows how much its process had run then.
         self._children = {child.pid: known if (known := self._children.get(child.pid)) == child else child for child in children}
-        own = Process(self._own.pid, "cryptod", self._pss(self._own), self._own.cpu_percent())
+        if not lately:  # what a process runs in a few milliseconds says nothing of its load
+            self._shares = {process.pid: self._share(process) for process in (self._own, *self._children.values())}
+        own = Process(self._own.pid, "cryptod", self._pss(self._own), self._shares.get(self._own.pid, 0.0))
         others = [self._look(child) for child in self._children.values()]
         usage = shutil.disk_usage(self._state)
         return Resources(
@@ -132,9 +128,17 @@ class ResourceMeter:
         """A child's row; None if it is gone. The forkserver and its helper keep the interpreter's name."""
         try:
             name = child.name()
-            return Process(child.pid, name if name.startswith("cryptod-") else "forkserver", self._pss(child), child.cpu_percent())
+            return Process(
+                child.pid, name if name.startswith("cryptod-") else "forkserver", self._pss(child), self._shares.get(child.pid, 0.0)
+            )
         except self._gone:
             return None
+
+    def _share(self, process: psutil.Process) -> float:
+        try:
+            return float(process.cpu_percent())
+        except self._gone:
+            return 0.0
 
     def _pss(self, process: psutil.Process) -> int:
         try:

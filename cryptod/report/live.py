@@ -211,7 +211,7 @@ def _top_lists(results: LiveResults) -> str:
         rows = [[Cell(coin.symbol), Cell(price(coin.now.close)), Cell(text(coin))] for _, coin in ranked]
         drawn.append(f"<div><h3>{escape(title)}</h3>{table(['<coin', 'close', head], rows)}</div>")
     reading = "24 hours ahead. The score, expected return over volatility, ranks and recommends nothing: in most hours it is chance."
-    return section("top", "Top lists", reading, f'<div class="grid four">{"".join(drawn)}</div>')
+    return section("top", "Top lists", reading, f'<div class="grid wide">{"".join(drawn)}</div>')
 
 
 # ------------------------------------------------------------------------------------------------------------------ the service
