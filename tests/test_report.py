@@ -23,6 +23,8 @@ from tests.pages import browse, browser, read
 START = 1_680_307_200_000  # 2023-04-01
 HORIZONS = (1, 2, 4, 8, 12, 24)
 
+EVALUATED = {"crps_model": 70.0, "crps_log_har": 71.0, "crps_ewma": 72.0, "skill_ewma": 0.5, "coverage_80": 79.6}
+
 
 def results(
     hours: int = 24 * 60, coins: int = 4, horizons: tuple[int, ...] = HORIZONS, step: int = 1, gain: float = 0.02, seed: int = 1
@@ -53,7 +55,7 @@ def results(
         end=START + hours * HOUR.ms,
         trainings=[
             {"time": START + i * 6 * HOUR.ms, "kind": "incremental" if i % 28 else "full", "batch": 1, "promoted": i % 9 != 4,
-             "reason": f"verdict {i}", "figures": {"skill": 0.01 * i, "of": {"log_har": 2.5}}}
+             "reason": f"verdict {i}", "figures": EVALUATED | {"skill_log_har": 0.01 * i}}
             for i in range(max(hours // 6, 1))
         ],
         settings="step 1h\nseed 1",
@@ -220,7 +222,7 @@ def test_verdicts_are_told_with_their_reasons() -> None:
     assert "verdict 4" in text  # refused
     assert "verdict 5\n" not in text  # an update that was promoted
     assert "The table lacks 103 verdicts" in text
-    assert "skill 0.04, of (log_har 2.5)" in text
+    assert "+4.00\u202f%\nlog-HAR\n79.6\u202f%" in text
 
 
 @pytest.mark.parametrize("step", [1, 3])
@@ -262,11 +264,20 @@ def test_what_is_not_known_is_a_dash_and_never_nan() -> None:
         examples={name: without(quantiles, slice(0, 30)) for name, quantiles in made.examples.items()},
         widths={80: without(made.widths[80], slice(100, 400))},
         shares={"model": without(made.shares["model"], slice(0, 50))},
-        trainings=[{"time": START, "kind": "full", "batch": 1, "promoted": False, "reason": "", "figures": {"t": float("nan")}}],
+        trainings=[
+            {
+                "time": START,
+                "kind": "full",
+                "batch": 1,
+                "promoted": False,
+                "reason": "",
+                "figures": {"crps_ewma": 72.0, "skill_ewma": float("nan")},
+            }
+        ],
     )
     text = read(render(unknown))
     assert "COIN2/USDT" in text
-    assert "t –" in text
+    assert "–\nEWMA\n–" in text
 
 
 def test_everything_that_comes_from_outside_is_escaped() -> None:
@@ -329,8 +340,8 @@ def test_names_below_an_axis_do_not_touch() -> None:
 def test_numbers_are_said_plainly() -> None:
     assert [fixed(-0.04, 1), fixed(-1.25, 2, sign=True), fixed(float("nan"))] == ["0.0", "\u22121.25", "–"]
     assert percent(0.0081, 2, sign=True) == "+0.81\u202f%"
-    assert [price(42000.0), price(0.0000123456), price(0.0)] == ["42,000", "0.00001235", "0"]
     assert plain({"a": 1.23456, "b": {"c": "x"}}) == "a 1.235, b (c x)"
+    assert [price(42000.0), price(0.0000123456), price(0.0)] == ["42,000", "0.00001235", "0"]
 
 
 # ------------------------------------------------------------------------------------------------------------------ in a browser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -11,7 +12,7 @@ import numpy as np
 from cryptod.forecast.scores import INTERVALS
 from cryptod.market import HOUR, Float64, Int64
 from cryptod.report.charts import Chart, bounds
-from cryptod.report.markup import Cell, date, figure, keys, moment, name_of, percent, plain, price, section, short_date, table
+from cryptod.report.markup import UNKNOWN, Cell, date, figure, keys, moment, name_of, percent, price, section, short_date, table
 from cryptod.report.results import MODEL
 from cryptod.report.skill import DAY, time_chart
 from cryptod.report.summary import Summary, mean
@@ -96,8 +97,18 @@ def _training_table(found: Sequence[Mapping[str, Any]]) -> str:
     for each in reversed(found):
         verdict = Cell("promoted", "good") if each["promoted"] else Cell("refused", "bad")
         row = [Cell(moment(int(each["time"]))), Cell(str(each["kind"]), "left"), Cell(str(each["batch"])), verdict]
-        rows.append([*row, Cell(str(each.get("reason") or ""), "wrap"), Cell(plain(each.get("figures") or {}), "wrap")])
-    return table(["<time (UTC)", "<kind", "batch", "verdict", "<reason", "<figures"], rows, tall=True)
+        rows.append([*row, Cell(str(each.get("reason") or ""), "wrap"), *_evaluated(each.get("figures") or {})])
+    heads = ["<time (UTC)", "<kind", "batch", "verdict", "<reason", "skill", "<against the best", "within 80 %"]
+    return table(heads, rows, tall=True)
+
+
+def _evaluated(figures: Mapping[str, Any]) -> list[Cell]:
+    """Of the evaluation: the skill against the reference that did best, which that was, and how many outcomes the 80 % interval held."""
+    known = {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
+    references = {name.removeprefix("crps_"): value for name, value in known.items() if name.startswith("crps_") and name != "crps_model"}
+    best = min(references, key=lambda name: references[name], default="")
+    skill, held = known.get(f"skill_{best}", math.nan), known.get("coverage_80", math.nan) / 100
+    return [Cell(percent(skill, 2, sign=True)), Cell(name_of(best) if best else UNKNOWN, "left"), Cell(percent(held))]
 
 
 # ------------------------------------------------------------------------------------------------------------------ fans
