@@ -230,7 +230,7 @@ def _service(results: LiveResults) -> str:
         ("candles", f"{candles.get('symbols', 0):,} coins followed, {candles.get('left_out', 0):,} left out"),
         ("models", f"{models.get('checkpoints', 0)} for {models.get('coins', 0):,} coins, promoted {_ago(models.get('promoted_at'), now)}"),
         ("cache", f"{cache.get('entries', 0):,} entries, {cache.get('hits', 0):,} hits of {asked:,} answers"),
-        ("refresh", f"{_ago(cache.get('last_refresh'), now)}, in {_duration(cache.get('refresh_seconds', 0))}"),
+        ("refresh", _ago(cache.get("last_refresh"), now) + (f", in {_duration(took)}" if (took := cache.get("refresh_seconds")) else "")),
         ("ledger", f"{ledger.get('issues', 0):,} issues, {_size(ledger.get('bytes', 0))}"),
         ("memory", f"{_size(memory.get('pss_total', 0))} in all processes, at most {_size(memory.get('peak_total', 0))}"),
         ("processor", f"{status.get('cpu', {}).get('percent', 0):.0f} % of one core"),
