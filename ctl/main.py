@@ -312,7 +312,8 @@ VERBS: Final = {
         Verb(
             "metrics", "status", _metrics, "What monitoring wants to know, as OpenMetrics.",
             (
-                ("--format", {"choices": ("openmetrics", "prometheus"), "default": "openmetrics", "help": "default: %(default)s"}),
+                ("--format", {"choices": ("openmetrics", "prometheus"), "default": "openmetrics",
+                              "help": "prometheus: the older text, which `promtool check metrics` reads (default: openmetrics)"}),
                 ("--textfile", {"metavar": "PATH", "help": "replace this file instead, for node_exporter's textfile collector"}),
                 ("--http", {"action": "store_true", "help": "answer one scrape on standard input, a socket (cryptod-metrics.socket)"}),
             ),

@@ -28,6 +28,7 @@ from ctl import main as ctl
 from tests.outcomes import NO_SCORES, scorecard
 from tests.replies import CACHE, CONDITION, MODELS, NOW, RUNNING, SCHEDULE, STATUS, SYMBOLS, batch, candles, forecast, job, top_row
 
+ROOT = Path(__file__).resolve().parent.parent
 LOGGED = {"time": NOW, "level": "warning", "logger": "service", "text": "condition raised", "fields": {"remedy": "wait a while " * 9}}
 SCORES = scorecard(hours=200, coins=4)
 CLOSED = job(12, state="done", batches=[batch(i) for i in (1, 2, 3, 4)], peak_rss=310_000_000)
@@ -326,6 +327,19 @@ def test_following_with_json_prints_only_the_job_as_it_ended(daemon: Daemon) -> 
     daemon.story = [RUNNING, CLOSED]
     found = run(daemon.path, "train", "full", "--follow", "--json")
     assert json.loads(found.stdout)["state"] == "done"
+
+
+def test_every_verb_that_a_text_of_ours_tells_people_to_type_is_one() -> None:
+    texts = [path for folder in ("cryptod", "ctl", "docs", "packaging") for path in (ROOT / folder).rglob("*.*")]
+    told = {
+        line
+        for path in [*texts, ROOT / "README.md"]
+        if path.suffix in (".py", ".md", ".yml")
+        for line in re.findall(r"`(?:sudo )?cryptoctl ((?!VERB)[a-z][^`\n]*)`", path.read_text())
+    }
+    assert {"models list", "health"} <= told
+    for line in told:
+        ctl.split(line.split())  # which raises
 
 
 def test_events_are_a_line_each_and_with_json_a_document_each(daemon: Daemon) -> None:

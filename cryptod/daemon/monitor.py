@@ -287,7 +287,7 @@ CONDITIONS: Final = (
         lambda f: f"failed in the last training: {'; '.join(f.failed_batches)}" if f.failed_batches else None,
     ),
     Condition(
-        "gate_refused", "warning", 0, "nothing to do: the better model serves; `cryptoctl models` shows the figures",
+        "gate_refused", "warning", 0, "nothing to do: the better model serves; `cryptoctl models list` shows the figures",
         lambda f: f"not promoted by the last training: {'; '.join(f.gate_refused)}" if f.gate_refused else None,
     ),
     Condition(
