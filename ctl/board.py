@@ -182,13 +182,9 @@ def _merged(family: list[Map]) -> list[Map]:
 
 def _training(board: Board, width: int, now: int) -> Text:
     job = board.running
-    exchange = board.status.get("exchange", {})
     if job is None:
-        progress = exchange.get("progress")
-        if exchange.get("collecting") and progress and progress["total"]:
-            share = progress["done"] / progress["total"]
-            rest = about_left(progress.get("rest") or None)
-            return Text(f"collecting candles: {progress['stage']} {bar(share, 12)} {percent(share, 0)}{rest}", style="cyan")
+        if collecting := jobs.collecting(board.status.get("exchange", {}), 12):
+            return Text(collecting, style="cyan")
         last = max(board.jobs.values(), key=lambda job: job["id"], default=None)
         return Text(f"idle; {jobs.job_end(last)}, {ago(last['ended'] or last['created'], now)}" if last else "idle, no jobs yet")
     share = jobs.job_share(job)
@@ -217,8 +213,12 @@ def _schedule(board: Board, now: int) -> Text:
         text.append(row["name"], style="cyan").append(f" {ago(row['next'], now)}  ")
     for row in rows:
         if not row.get("next"):
-            text.append(f"{row['name']} off  ", style="dim")
+            text.append(f"{row['name']} {_off(row)}  ", style="dim")
     return text
+
+
+def _off(row: Map) -> str:
+    return "paused" if row.get("enabled") and row.get("paused") else "off"
 
 
 def _models_line(board: Board, now: int) -> Text:
@@ -429,7 +429,7 @@ def _wrapped(text: Text) -> Text:
 def _schedule_table(board: Board, now: int) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     for row in board.status.get("schedule", []):
-        coming = ago(row["next"], now) if row.get("next") else "off"
+        coming = ago(row["next"], now) if row.get("next") else _off(row)
         words = (coming, ago(row["last"], now))
         grid.add_row(
             *(Text(word, paint, no_wrap=True, overflow="ellipsis") for word, paint in zip((row["name"], *words), ("cyan", "", "dim")))

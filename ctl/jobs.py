@@ -89,6 +89,15 @@ def progress_line(job: Map, screen: Screen, elapsed: float, rest: float | None) 
     return line if len(line) < screen.width else line[: screen.width - 2] + "…"
 
 
+def collecting(exchange: Map, width: int) -> str:
+    """How far a collection is, from the status: ``collecting candles: backfill ███····· 34 %, about 2 min left``; empty where none runs."""
+    progress = exchange.get("progress")
+    if not exchange.get("collecting") or not progress or not progress["total"]:
+        return ""
+    share = progress["done"] / progress["total"]
+    return f"collecting candles: {progress['stage']} {bar(share, width)} {percent(share, 0)}{about_left(progress.get('rest') or None)}"
+
+
 def rest(elapsed: float, share: float, first: float = 0.0) -> float | None:
     """Seconds that are left if all goes on as it went since ``share`` was ``first``; None where that is not known yet."""
     return elapsed * (1 - share) / (share - first) if share - first > 0.02 and share < 1 else None

@@ -184,6 +184,17 @@ def _report(session: Session, parameters: tuple[Any, ...]) -> int:
     return DONE
 
 
+def _jobs(session: Session, parameters: tuple[Any, ...]) -> int:
+    reply = session.client.call("jobs", *parameters)
+
+    def draw() -> list[str]:
+        collecting = jobs.collecting(session.client.call("status")["exchange"], 30)  # what the first training waits for
+        return [*jobs.jobs(reply, session.screen, session.now()), *(["", collecting] if collecting else [])]
+
+    session.show(reply, draw)
+    return DONE
+
+
 def _train(session: Session, parameters: tuple[Any, ...]) -> int:
     if session.options.follow:
         from ctl.follow import follow
@@ -288,7 +299,7 @@ VERBS: Final = {
             options=(("--follow", {"action": "store_true", "help": "stay, show the progress, and exit with 1 if it fails"}),),
         ),
         Verb("log lines", "log_lines", _page("log_lines", render.log_lines)),
-        Verb("jobs", "jobs", _page("jobs", jobs.jobs)),
+        Verb("jobs", "jobs", _jobs),
         Verb("cancel", "cancel", _page("cancel", jobs.cancelled)),
         Verb("schedule", "schedule", _page("schedule", render.schedule)),
         Verb("schedule pause", "schedule_pause", _row("schedule_pause")),

@@ -387,6 +387,9 @@ def test_the_status_says_how_far_a_backfill_is_and_what_it_still_takes() -> None
     backfill = {"stage": "backfill", "done": 34, "total": 100, "rest": 125.0}
     page = unfolded(render.status({**STATUS, "exchange": {**STATUS["exchange"], "collecting": True, "progress": backfill}}, PLAIN, NOW))
     assert "collecting now (backfill, 34 of 100 coins, about 2 min 5 s left)" in page
+    bar = jobs.collecting({"collecting": True, "progress": backfill}, 10)
+    assert bar == "collecting candles: backfill ███▍······ 34 %, about 2 min 5 s left"
+    assert jobs.collecting(STATUS["exchange"], 10) == ""
     begun = {**backfill, "done": 0, "rest": None}
     page = unfolded(render.status({**STATUS, "exchange": {**STATUS["exchange"], "collecting": True, "progress": begun}}, PLAIN, NOW))
     assert "collecting now (backfill, 0 of 100 coins)" in page

@@ -55,6 +55,17 @@ def test_the_board_shows_everything_at_every_size_from_80_by_24_on(width: int, h
         assert words in page, words
 
 
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (130, 40)])
+def test_what_does_not_fit_ends_with_dots_and_a_paused_job_is_not_said_to_be_off(width: int, height: int) -> None:
+    made = board(jobs={12: {**RUNNING, "state": "done", "ended": NOW, "peak_rss": 310_000_000}})
+    made.status["schedule"] = [{**row, "enabled": True, "paused": True, "next": None} for row in STATUS["schedule"]]
+    page = screen(made, width, height)
+    assert any("paused" in line for line in page)
+    assert not any(" off" in line for line in page)
+    if width == 80:
+        assert next(line for line in page if line.startswith("Training")).endswith("…")
+
+
 def test_a_terminal_that_is_far_too_small_is_drawn_on_too() -> None:
     for width, height in ((20, 5), (40, 12), (300, 8), (30, 60)):
         screen(board(), width, height)
