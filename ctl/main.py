@@ -188,7 +188,7 @@ def _jobs(session: Session, parameters: tuple[Any, ...]) -> int:
     reply = session.client.call("jobs", *parameters)
 
     def draw() -> list[str]:
-        collecting = jobs.collecting(session.client.call("status")["exchange"], 30)  # what the first training waits for
+        collecting = jobs.collecting(session.client.call("status")["exchange"], 20)  # what the first training waits for
         return [*jobs.jobs(reply, session.screen, session.now()), *(["", collecting] if collecting else [])]
 
     session.show(reply, draw)

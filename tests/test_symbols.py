@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cryptod.daemon.symbols import spelt_out
+from cryptod.daemon.symbols import SymbolIndex, spelt_out
 from cryptod.errors import RequestError
 
 
@@ -23,3 +23,12 @@ def test_what_cannot_be_a_coin_is_refused_with_how_one_is_named(text: str, said:
         spelt_out(text, "USDT")
     assert "like DOGE/USDT" in refused.value.hint
     assert refused.value.message.isprintable()
+
+
+def test_before_any_coin_is_followed_none_is_said_not_to_exist() -> None:
+    with pytest.raises(RequestError, match="no coin is followed yet") as refused:
+        SymbolIndex((), {}).find("BTC")
+    assert refused.value.code == "unknown_symbol"
+    assert "cryptoctl status" in refused.value.hint
+    with pytest.raises(RequestError, match="there is no coin BTCC"):
+        SymbolIndex(("BTC/USDT",), {}).find("BTCC")

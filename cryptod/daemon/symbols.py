@@ -41,6 +41,8 @@ class SymbolIndex:
                 raise RequestError(
                     "unknown_symbol", f"{symbol} is not followed: {reason}", hint=f"`cryptoctl symbols add {symbol}` follows it"
                 )
+        if not self.followed:
+            raise RequestError("unknown_symbol", "no coin is followed yet", hint="the exchange is being asked: `cryptoctl status`")
         near = difflib.get_close_matches(plain, self._spellings, n=3, cutoff=0.6)
         names = list(dict.fromkeys(self._spellings[spelling] for spelling in near))
         hint = f"did you mean {' or '.join(names)}?" if names else "`cryptoctl symbols` lists the coins that are followed"
