@@ -48,8 +48,10 @@ def board(client: Client) -> Board:
 
 
 def begin_training(client: Client) -> None:
-    """Have something to show."""
-    client.subscribe(["jobs"])
+    """Have something to show, soon after the hour's forecasts: a little later they are stale at this speed."""
+    client.subscribe(["jobs", "forecasts"])
+    while (event := client.next_event(300.0)) is not None and event.topic != "forecasts":
+        pass
     number = client.train("incremental")["id"]
     while (event := client.next_event(300.0)) is not None:
         if event.topic == "jobs" and event.payload["id"] == number and event.payload["progress"]["done"] > 0:

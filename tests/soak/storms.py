@@ -99,7 +99,8 @@ def figures(life: Life, found: list[Passed], coins: int) -> Iterator[Figure]:
 
 def _unasked(life: Life, status: int, kind: str) -> int:
     """Answers of that status that no fault explains."""
-    return int(life.requests["status"].get(str(status), 0)) - int(life.requests["fault"].get(kind, 0))
+    answered, meant = int(life.requests["status"].get(str(status), 0)), int(life.requests["fault"].get(kind, 0))
+    return max(0, answered - meant)  # who has hung up gets none
 
 
 def main() -> None:
