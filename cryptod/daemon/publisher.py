@@ -18,6 +18,7 @@ import msgpack
 import numpy as np
 
 from cryptod.config import Config
+from cryptod.daemon.pace import unhurried
 from cryptod.daemon.records import Records
 from cryptod.daemon.scoring import Candles, Scoring
 from cryptod.errors import CheckpointError, RequestError, StoreError
@@ -144,6 +145,10 @@ class Publisher:
         """Run in the one thread that writes the serving stores, and computes."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments)
 
+    async def in_slices(self, work: Callable[..., T], *arguments: Any) -> T:
+        """The same for what is much and has time: others are answered meanwhile."""
+        return await self.on_disk(functools.partial(unhurried, work, *arguments))
+
     # What serves
 
     async def load(self) -> None:
@@ -152,7 +157,7 @@ class Publisher:
 
     async def _take(self, read: Callable[[], Current]) -> None:
         """What is current from now on is what ``read`` gives."""
-        current, models, refused, predictor = await self.on_disk(self._built, read)
+        current, models, refused, predictor = await self.in_slices(self._built, read)
         self.models, self.refused, self.predictor = models, refused, predictor
         self._model_of = {symbol: model.name for model in models for symbol in model.symbols}
         self.generation, self.promoted_at = current.generation, current.promoted_at
@@ -256,7 +261,7 @@ class Publisher:
             known = tuple(symbol for symbol in followed if symbol in self.predictor)
             generation = self.generation
             await self._advance(known, cutoff)
-            await self.on_disk(self._scoring.mature, cutoff)
+            await self.in_slices(self._scoring.mature, cutoff)
             current = tuple(symbol for symbol in known if self.predictor.needs(symbol) == cutoff)
             self.late = frozenset(known) - frozenset(current)
             if not anew:
@@ -280,14 +285,14 @@ class Publisher:
         if not behind:
             return
         start = min(self.predictor.needs(symbol) for symbol in behind)
-        await self.on_disk(lambda: self.predictor.advance(self._candles(tuple(behind), start, cutoff)))
+        await self.in_slices(lambda: self.predictor.advance(self._candles(tuple(behind), start, cutoff)))
 
     async def _issue(self, symbols: tuple[str, ...], cutoff: int, now: int, ttl_ms: int) -> None:
         """Forecast, write the ledger, render, cache: in this order, `AT_ONCE` coins after the other."""
         for first in range(0, len(symbols), AT_ONCE):
-            forecasts = await self.on_disk(self._forecast, symbols[first : first + AT_ONCE], cutoff)
-            await self.on_disk(self._record, forecasts, now)
-            entries = await self.on_disk(self._entries, forecasts, now, now + ttl_ms)
+            forecasts = await self.in_slices(self._forecast, symbols[first : first + AT_ONCE], cutoff)
+            await self.in_slices(self._record, forecasts, now)
+            entries = await self.in_slices(self._entries, forecasts, now, now + ttl_ms)
             await self._keep(entries)
             if self.announce is not None:
                 await self.announce(entries, now)
@@ -301,7 +306,7 @@ class Publisher:
     async def _keep(self, entries: list[Entry]) -> None:
         """Into the cache, from where they are answered; in memory alone if the disk does not take them, or is not to."""
         try:
-            await self.on_disk(functools.partial(self._cache.put, entries, durable=self.config.prediction_cache.enabled))
+            await self.in_slices(functools.partial(self._cache.put, entries, durable=self.config.prediction_cache.enabled))
         except StoreError as error:  # the ledger has them: it is only after a restart that they are made again
             self._failed(error)
             self._cache.put(entries, durable=False)
