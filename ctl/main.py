@@ -371,7 +371,11 @@ class _Parser(argparse.ArgumentParser):
 def parser(verb: Verb) -> argparse.ArgumentParser:
     """The arguments of one verb, from the parameters of its command."""
     command = COMMANDS[verb.command]
-    made = _Parser(prog=f"cryptoctl {verb.words}", description=verb.doc or command.doc, allow_abbrev=False)
+    width = screen(sys.stdout, os.environ).width - 2  # argparse would find it out with a module that takes as long to load as all of this
+    made = _Parser(
+        prog=f"cryptoctl {verb.words}", description=verb.doc or command.doc, allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=width),
+    )  # fmt: skip
     hints = get_type_hints(command.request)
     for field in command.request._fields:
         words = {"type": _whole if hints[field] is int else str, **FIELDS[field]}
