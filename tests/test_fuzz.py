@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from random import Random
 
@@ -9,7 +10,9 @@ import pytest
 
 from cryptod.protocol import COMMANDS
 from tests.fuzz import grammar
+from tests.fuzz.__main__ import scratch
 from tests.fuzz.inside import Inside, Wrong
+from tests.fuzz.outside import Outside
 
 STREAMS = 300
 
@@ -69,3 +72,12 @@ def test_a_handler_that_fails_is_noticed(inside: Inside, monkeypatch: pytest.Mon
     monkeypatch.setattr(inside.service.scheduler, "describe", lambda now: 1 / 0)
     with pytest.raises(Wrong, match="ZeroDivisionError"):
         inside.judge(grammar.pack([0, 1, "schedule", []]), parts=1, may_change=False)
+
+
+def test_a_daemon_in_the_fuzzers_own_folder_answers_its_reader_over_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    with scratch() as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        with Outside(coins=2) as daemon:
+            assert daemon.daemon.socket.is_relative_to(folder)
+            daemon.tell_many(Random(1), STREAMS)
+            assert daemon.read > 0

@@ -9,6 +9,7 @@ the working folder as ``crash-...``; ``python -m tests.fuzz worker --repeat FILE
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -112,6 +113,14 @@ def over_the_socket(inputs: int, seed: int) -> None:
         daemon.compare(before, after)
 
 
+@contextlib.contextmanager
+def scratch() -> Iterator[str]:
+    """A folder for those of all parts, as libFuzzer leaves without tidying up; in memory, if that can be had."""
+    with tempfile.TemporaryDirectory(prefix="cryptod-fuzz-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
+        os.chmod(folder, 0o711)  # another user speaks to the socket that lies in it
+        yield folder
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("all", "worker", "socket"), default="all")
@@ -131,8 +140,7 @@ def main() -> int:
         f"worker {i}": ["worker", f"--seed={i}", f"--inputs={(arguments.inputs - outside) // WORKERS}"] for i in range(1, 1 + WORKERS)
     }
     shares["socket"] = ["socket", f"--inputs={outside}"]
-    # libFuzzer leaves without tidying up, so their folders are made in one of ours; in memory, if that can be had.
-    with tempfile.TemporaryDirectory(prefix="cryptod-fuzz-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
+    with scratch() as folder:
         environ = os.environ | {"TMPDIR": folder}
         running = {name: subprocess.Popen([sys.executable, "-m", "tests.fuzz", *share], env=environ) for name, share in shares.items()}
         ended = {name: process.wait() for name, process in running.items()}
