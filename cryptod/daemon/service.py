@@ -402,6 +402,8 @@ class Service:
                 if isinstance(self.clock, SystemClock):
                     house = self._housekeeping()  # its next runs were reckoned by the old time
             house.run_pending()
+            if self.pool.children:  # a retrain may begin and end between two looks of ten seconds, and its memory is the peak
+                self._start_chore("resources", self._read_resources)
             await asyncio.sleep(1.0)
 
     def _housekeeping(self) -> schedule.Scheduler:

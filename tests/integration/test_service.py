@@ -137,6 +137,7 @@ def test_from_nothing_all_coins_are_trained_and_every_answer_agrees_with_the_oth
         assert [(batch["coins"], batch["state"], batch["promoted"]) for batch in jobs[0]["batches"]] == [(4, "done", True)] * 3
         assert {batch["checkpoint"] for batch in jobs[0]["batches"]} == {model["name"] for model in models["current"]}
         assert status["training"]["last_full"] == jobs[0]["ended"]
+        assert status["memory"]["peak_total"] > 150 << 20, "the memory of the child that trained was looked at"
         assert {row["name"]: row["next"] for row in client.schedule()} == {
             "incremental": TEN + 2 * HOUR.ms, "full": TEN + 112 * HOUR.ms, "pregenerate": TEN + 112 * HOUR.ms - 300_000,
         }  # fmt: skip
