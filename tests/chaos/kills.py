@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -40,6 +41,13 @@ VICTIMS = {"daemon": (35, 1.0), "start": (10, 0.5), "forkserver": (15, 0.3), "cr
 """Victim -> (weight, most seconds that are waited before). ``start`` is a daemon that has not said READY yet."""
 PATIENCE = 300.0
 SERVING_AGAIN = 2.0
+CONTEXT = 20
+"""Lines of the log that are shown from one with a defect on."""
+ORPHANED = re.compile(
+    r'Traceback \(most recent call last\):\n  File "<string>".*\n'
+    r'  File ".*/multiprocessing/forkserver\.py".*\n(?:  .*\n)*EOFError\n'
+)  # fmt: skip
+"""What CPython's forkserver says whose daemon was killed after it had connected to it, and before it spoke."""
 DEFECTS = ("Traceback", "a defect ended", "was damaged", "was refused")
 
 
@@ -222,8 +230,7 @@ class Chaos:
             wait_for(lambda: client.health()["severity"] != "error", "no error is left", seconds=PATIENCE)
             newest = client.status()["candles"]["newest_close"]
             wait_for(lambda: client.status()["candles"]["newest_close"] > newest, "another candle", seconds=PATIENCE)
-        log = self._daemon.log()
-        self._say([line for line in log.splitlines() if any(word in line for word in DEFECTS)])
+        self._say(defects(self._daemon.log()))
 
     def _sum_up(self, witnesses: list[Witness]) -> None:
         toll = self.toll
@@ -243,6 +250,12 @@ def rage(kills: int, seed: int, *, seconds: float = 86_400.0) -> Toll:
     market = SimulatedExchange("--coins", str(COINS), "--seed", str(SEED), "--history-days", str(HISTORY_DAYS), speed=SPEED)
     with short_folder() as folder, market as exchange:
         return Chaos(folder, exchange, seed).run(kills, seconds)
+
+
+def defects(log: str) -> list[str]:
+    """Of the daemon's log, what must not be in it, with the lines after it."""
+    lines = ORPHANED.sub("", log).splitlines()
+    return ["\n".join(lines[at : at + CONTEXT]) for at, line in enumerate(lines) if any(word in line for word in DEFECTS)]
 
 
 def main() -> int:
