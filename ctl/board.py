@@ -20,7 +20,7 @@ from rich.text import Text
 
 from ctl import jobs
 from ctl.plot import plot
-from ctl.render import SEVERITY_PAINT, forecast
+from ctl.render import SEVERITY_PAINT, forecast, skill_of
 from ctl.terminal import Screen, bar, clean, spark
 from ctl.units import about_left, ago, counted, duration, percent, price, size, stamp
 
@@ -226,19 +226,11 @@ def _models_line(board: Board, now: int) -> Text:
     models = serving.get("current", [])
     if not models:
         return Text("none yet")
-    skills = [skill for model in models if (skill := _skill(model)[0]) is not None]
+    skills = [skill for model in models if (skill := skill_of(model)[0]) is not None]
     said = f", skill {percent(min(skills), 2, sign=True)} to {percent(max(skills), 2, sign=True)}" if skills else ""
     return Text(
         f"{counted(len(models), 'model')} for {sum(model['served'] for model in models)} coins{said}, {ago(serving['promoted_at'], now)}"
     )
-
-
-def _skill(model: Map) -> tuple[float | None, str]:
-    """Skill against the best reference of the evaluation, and its name."""
-    figures = model.get("figures") or {}
-    references = {name[5:]: value for name, value in figures.items() if name.startswith("crps_") and name != "crps_model"}
-    best = min(references, key=lambda name: references[name], default="")
-    return figures.get(f"skill_{best}"), best
 
 
 def _cache(board: Board, now: int) -> Text:
@@ -443,7 +435,7 @@ def _models_table(board: Board, now: int) -> RenderableType:
         return Group(Text("none yet; the first training starts by itself"), _cache(board, now))
     grid = Table.grid(padding=(0, 2, 0, 0))
     for model in serving["current"][:MODELS_SHOWN]:
-        skill, best = _skill(model)
+        skill, best = skill_of(model)
         against = f"{percent(skill, 2, sign=True)} against {best}" if skill is not None else ""
         grid.add_row(Text(model["kind"], style="cyan"), f"{model['served']} of {model['coins']}", Text(against, _sign(skill)))
     more = len(serving["current"]) - MODELS_SHOWN

@@ -360,7 +360,8 @@ def models(reply: Map, screen: Screen, now: int) -> list[str]:
     rows = []
     for model in reply["current"]:
         coins = f"{model['served']} of {model['coins']}" if "served" in model else str(model["coins"])
-        rows.append([model["name"], coins, stamp(model["cutoff"], zone=False), *_skill(model.get("figures") or {})])
+        skill, best = skill_of(model)
+        rows.append([model["name"], coins, stamp(model["cutoff"], zone=False), percent(skill, 2, sign=True), best or "-"])
     lines += screen.table(rows, "<>>><", ["Model", "Serves", "Cutoff (UTC)", "Skill", "against"])
     lines += ["", "Skill: how far its CRPS lay below the best reference's in evaluation."]
     verdicts = [f"{model['name']}: {model['verdict']}" for model in reply["current"] if model.get("verdict")]
@@ -389,11 +390,12 @@ def models(reply: Map, screen: Screen, now: int) -> list[str]:
     return lines
 
 
-def _skill(figures: dict[str, float]) -> tuple[str, str]:
-    """Skill against the best reference, and its name."""
+def skill_of(model: Map) -> tuple[float | None, str]:
+    """A model's skill against the reference that did best in its evaluation, and which that was."""
+    figures = model.get("figures") or {}
     references = {name.removeprefix("crps_"): value for name, value in figures.items() if name.startswith("crps_") and name != "crps_model"}
     best = min(references, key=lambda name: references[name], default="")
-    return percent(figures.get(f"skill_{best}"), 2, sign=True), best or "-"
+    return figures.get(f"skill_{best}"), best
 
 
 def rolled_back(reply: Map, screen: Screen, now: int) -> list[str]:

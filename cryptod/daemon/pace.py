@@ -22,7 +22,7 @@ def unhurried(work: Callable[..., T], *arguments: Any) -> T:
 
     The thread that answers, or its client, is woken on the processor that it last ran on. Where this thread computes there, both wait
     for the scheduler's next tick, up to 4 ms, though another processor has become free: the kernel does not look for so short a sleep's
-    sake. A thread that sleeps is overtaken. What it costs, a quarter of the time at 100 coins, nobody waits for.
+    sake. A thread that sleeps is overtaken. What it costs, a third more time at 100 coins, nobody waits for.
     """
     clock, sleep, before = time.perf_counter, time.sleep, sys.getprofile()
     end = clock() + SLICE_S
