@@ -1,19 +1,18 @@
 """The vocabulary of the field: symbols, timeframes, candles, horizons, quantile levels.
 
-Knows numpy and nothing else of the project but its errors. Times are UTC epoch milliseconds (``int``), returns are
+Knows numpy; what a symbol is says `cryptod.symbol`. Times are UTC epoch milliseconds (``int``), returns are
 natural-log returns, volumes are in base currency.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from cryptod.errors import DataError
+from cryptod.symbol import parse_symbol as parse_symbol
 
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
@@ -32,15 +31,6 @@ NOT_FETCHED, CANDLE, NO_TRADE = range(3)
 
 SERVED: Final = "served"
 """Among the names of forecasters: what was served, whoever made it."""
-
-_SYMBOL = re.compile(r"[A-Z0-9]{1,20}/[A-Z0-9]{1,10}")
-
-
-def parse_symbol(text: str) -> str:
-    """The symbol in ccxt's spelling (``BTC/USDT``), or `DataError`."""
-    if not _SYMBOL.fullmatch(text):
-        raise DataError(f"{text[:64]!r} is not a symbol", hint="symbols look like BTC/USDT")
-    return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def test_what_is_written_is_read_back_to_the_last_bit(tmp_path: Path) -> None:
         ("AAA-USDT", [0, 2, 1], HEADER, "not sorted"),
         ("AAA-USDT", [0, 0], HEADER, "not unique"),
         ("AAA-USDT", [0], "time,o,h,l,c,v", "does not begin"),
-        ("aaa-usdt", [0], HEADER, "is not a symbol"),
+        ("-usdt", [0], HEADER, "is not a symbol"),
     ],
 )
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, hours: list[int], first_line: str, complaint: str) -> None:

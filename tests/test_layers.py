@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cryptod.store", "cryptod.config", "cryptod.simulator"),
     ("cryptod.settings", "cryptod.worker.messages", "cryptod.logs"),
     ("cryptod.market", "cryptod.clock", "cryptod.protocol"),
+    ("cryptod.symbol",),
     ("cryptod.errors", "cryptod"),
 )
 CLIENT_FLOORS: tuple[tuple[str, ...], ...] = (
@@ -30,6 +31,7 @@ CLIENT_FLOORS: tuple[tuple[str, ...], ...] = (
     ("cryptod.client", "cryptod.asyncclient"),
     ("cryptod.calls",),
     ("cryptod.replies", "cryptod.tables", "cryptod.protocol"),
+    ("cryptod.symbol",),
     ("cryptod.errors", "cryptod"),
 )
 

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
 
 from cryptod.errors import DataError, RequestError
-from cryptod.market import parse_symbol
-
-_SEPARATORS: Final = re.compile(r"[\s/_:.-]+")
+from cryptod.symbol import parse_symbol, shown, spelling, spellings
 
 
 class SymbolIndex:
@@ -22,45 +19,59 @@ class SymbolIndex:
     def __init__(self, followed: tuple[str, ...], left_out: Mapping[str, str]) -> None:
         self.followed = frozenset(followed)
         self._left_out = left_out
-        self._spellings: dict[str, str] = {}
-        for symbol in reversed(followed):  # the larger coin, listed first, wins a spelling that fits two
-            self._spellings[symbol.split("/")[0]] = symbol
-            self._spellings[symbol.replace("/", "")] = symbol
+        self._spellings = _indexed(followed)
 
     def find(self, text: str) -> str:
         """The followed coin that is meant, or `RequestError` (unknown_symbol) with what is near."""
         if text in self.followed:
             return text
-        plain = _SEPARATORS.sub("", text.upper())
+        plain = spelling(text)
         found = self._spellings.get(plain)
         if found is not None:
             return found
-        shown = "".join(letter if letter.isprintable() else "?" for letter in text[:32])
         for symbol, reason in self._left_out.items():
-            if plain in (symbol.replace("/", ""), symbol.split("/")[0]):
+            if plain in spellings(symbol):
                 raise RequestError(
                     "unknown_symbol", f"{symbol} is not followed: {reason}", hint=f"`cryptoctl symbols add {symbol}` follows it"
                 )
         if not self.followed:
             raise RequestError("unknown_symbol", "no coin is followed yet", hint="the exchange is being asked: `cryptoctl status`")
         near = difflib.get_close_matches(plain, self._spellings, n=3, cutoff=0.6)
-        names = list(dict.fromkeys(self._spellings[spelling] for spelling in near))
+        names = list(dict.fromkeys(self._spellings[one] for one in near))
         hint = f"did you mean {' or '.join(names)}?" if names else "`cryptoctl symbols` lists the coins that are followed"
-        raise RequestError("unknown_symbol", f"there is no coin {shown}", hint=hint)
+        raise RequestError("unknown_symbol", f"there is no coin {shown(text)}", hint=hint)
 
 
-def spelt_out(text: str, quote: str) -> str:
+def spelt_out(text: str, quote: str, settle: str = "", known: Iterable[str] = ()) -> str:
     """The symbol that is meant by ``DOGE/USDT``, ``dogeusdt``, ``doge-usdt`` or ``doge`` where coins are followed against ``quote``.
 
-    For coins that nobody follows yet. `RequestError` (bad_request) for what cannot be one.
+    One of ``known`` if it fits. Else capitals are assumed, but for names like ``kBONK``; the exchange's own spelling is
+    found out when it is asked. ``settle`` is the settle currency of perpetual futures. `RequestError` (bad_request) for
+    what cannot be a symbol.
     """
-    parts = [part for part in _SEPARATORS.split(text.strip().upper()[:64]) if part]
+    typed = text.strip()[:64]
+    listed = tuple(known)
+    if typed in listed:
+        return typed
+    found = _indexed(listed).get(spelling(typed))
+    if found is not None:
+        return found
     hint = f"coins are followed against {quote}: name it like DOGE/{quote}, or DOGE alone"
-    if len(parts) == 2 and parts[1] != quote:
-        raise RequestError("bad_request", f"{'/'.join(parts)} is not quoted in {quote}", hint=hint)
-    base = parts[0] if len(parts) == 2 else "".join(parts).removesuffix(quote)
+    base = re.sub(rf"(?:[\s/_:.-]*{re.escape(quote)}){{1,2}}$", "", typed, flags=re.IGNORECASE)
+    other = re.fullmatch(r"([^\s/_:.-]+)[\s/_:.-]+([^\s/_:.-]+)", base) if base == typed else None
+    if other is not None:
+        raise RequestError("bad_request", f"{shown(f'{other[1]}/{other[2]}'.upper())} is not quoted in {quote}", hint=hint)
+    base = base if base[:1].islower() and base != base.lower() else base.upper()
     try:
-        return parse_symbol(f"{base}/{quote}")
+        return parse_symbol(f"{base}/{quote}" + (f":{settle}" if settle else ""))
     except DataError:
-        shown = "".join(letter if letter.isprintable() else "?" for letter in text[:32])
-        raise RequestError("bad_request", f"{shown!r} cannot be a coin's name", hint=hint) from None
+        raise RequestError("bad_request", f"{shown(text)!r} cannot be a coin's name", hint=hint) from None
+
+
+def _indexed(symbols: tuple[str, ...]) -> dict[str, str]:
+    """Spelling -> symbol. The larger coin, listed first, wins a spelling that fits two."""
+    index: dict[str, str] = {}
+    for symbol in reversed(symbols):
+        for text in spellings(symbol):
+            index[text] = symbol
+    return index
