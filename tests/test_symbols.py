@@ -15,7 +15,8 @@ def test_any_usual_spelling_names_the_coin(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("DOGE/EUR", "DOGE/EUR is not quoted in USDT"), ("", "cannot be a coin's name"), ("usdt", "cannot be"), ("doge-eur", "DOGE/EUR is not quoted in USDT"), ("d\u202ege", "cannot be"),
+    [("DOGE/EUR", "DOGE/EUR is not quoted in USDT"), ("", "cannot be a coin's name"), ("usdt", "cannot be"), ("doge-eur", "DOGE/EUR is not quoted in USDT"),
+     ("d\u202ege", "cannot be"),
      ("A" * 30, "cannot be"), ("a/b/c/d\x1b", "cannot be")],
 )  # fmt: skip
 def test_what_cannot_be_a_coin_is_refused_with_how_one_is_named(text: str, said: str) -> None:
@@ -53,7 +54,8 @@ def test_the_hint_about_a_coin_that_is_left_out_names_it_so_that_it_can_be_added
 
 @pytest.mark.parametrize(
     ("text", "symbol"),
-    [("doge", "DOGE/USDT:USDT"), ("doge/usdt", "DOGE/USDT:USDT"), ("DOGE-USDT-USDT", "DOGE/USDT:USDT"), ("DOGE/USDT:USDT", "DOGE/USDT:USDT"),
+    [("doge", "DOGE/USDT:USDT"), ("doge/usdt", "DOGE/USDT:USDT"), ("DOGE-USDT-USDT", "DOGE/USDT:USDT"),
+     ("DOGE/USDT:USDT", "DOGE/USDT:USDT"),
      ("kPEPE", "kPEPE/USDT:USDT"), ("xyz-tsla/usdt", "XYZ-TSLA/USDT:USDT"), ("\u5e01\u5b89", "\u5e01\u5b89/USDT:USDT")],
 )  # fmt: skip
 def test_a_future_that_nobody_follows_yet_is_named_like_a_coin(text: str, symbol: str) -> None:
