@@ -15,7 +15,8 @@ def test_any_usual_spelling_names_the_coin(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("DOGE/EUR", "DOGE/EUR is not quoted in USDT"), ("", "cannot be a coin's name"), ("usdt", "cannot be"), ("doge-eur", "DOGE/EUR is not quoted in USDT"),
+    [("DOGE/EUR", "DOGE/EUR is not quoted in USDT"), ("", "cannot be a coin's name"), ("usdt", "cannot be"),
+     ("doge-eur", "DOGE/EUR is not quoted in USDT"),
      ("d\u202ege", "cannot be"),
      ("A" * 30, "cannot be"), ("a/b/c/d\x1b", "cannot be")],
 )  # fmt: skip
