@@ -45,8 +45,9 @@ def status(reply: Map, screen: Screen, now: int) -> list[str]:
     candles: {symbols, candles, newest_close, stale: [symbol]}, models: {generation, promoted_at, checkpoints, coins,
     refused: {name: why}}, cache: (see `cache_stats`), training: {running: job | nil, queued: int, last_full,
     last_incremental}, schedule: (see `schedule`), ledger: {issues, first, last, bytes}, memory: {pss_total, pss_daemon,
-    pss_children, peak_total, limit}, cpu: {percent}, disk: {path, used, free}, exchange: {id, url, last_collect,
-    new_candles, seconds, collecting: bool, progress: {stage, done, total, rest} | nil, error, retry_in}}``
+    pss_children, peak_total, limit}, cpu: {percent}, disk: {path, used, free, market, others: [name]},
+    exchange: {id, url, last_collect, new_candles, seconds, collecting: bool, progress: {stage, done, total, rest} | nil,
+    error, retry_in}}``
     """
     process = reply.get("process", {})
     state = process.get("state") or ("ready" if process.get("ready") else "starting")
@@ -136,7 +137,8 @@ def _status_cpu(cpu: Map, now: int) -> str:
 def _status_disk(disk: Map, now: int) -> str:
     if not disk["free"]:
         return ""
-    return f"{size(disk['used'])} in {disk['path']}, {size(disk['free'])} free"
+    others = f"; set aside there: {', '.join(disk['others'])}" if disk.get("others") else ""
+    return f"{size(disk['used'])} in {disk['path']}, {size(disk['free'])} free{others}"
 
 
 def collecting(progress: Map | None) -> str:

@@ -229,6 +229,16 @@ async def test_a_daemon_without_any_model_says_so_until_one_serves(house: House)
     assert "models_missing" not in await house.conditions()
 
 
+@drives("coins_missing")
+async def test_models_without_any_coin_are_an_error_until_coins_are_chosen(house: House) -> None:
+    await house.published()
+    assert "coins_missing" not in await house.conditions()
+    house.service.collection.followed = ()
+    assert "coins_missing" in await house.conditions()
+    await house.collect(collected())
+    assert "coins_missing" not in await house.conditions()
+
+
 @drives("coins_untrained")
 async def test_a_coin_without_a_model_shows_after_ten_minutes_until_it_has_one(house: House) -> None:
     young, *others = market().symbols

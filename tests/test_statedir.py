@@ -1,14 +1,16 @@
-"""The state directory when its disk is full, read-only or damaged, or when an older cryptod has left it."""
+"""The state directory when its disk is full, read-only or damaged, when an older cryptod has left it, or another market's daemon."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -16,11 +18,13 @@ import pytest
 from cryptod.daemon import statedir
 from cryptod.errors import ConfigError, StoreError
 from cryptod.store import forecasts, jobs
+from cryptod.store.candles import CandleStore
 from cryptod.store.environment import open_environment
 from cryptod.store.forecasts import ForecastCache
 from cryptod.store.jobs import JobStore
 from cryptod.store.ledger import DATABASES, Ledger
 from cryptod.store.record import framed
+from cryptod.worker.messages import market, market_name
 from tests.disks import read_only, small_disk
 from tests.test_interrupted_writes import COINS, entry, issue
 
@@ -149,3 +153,162 @@ def test_a_store_of_a_newer_cryptod_is_left_alone(tmp_path: Path) -> None:
     assert "install that version again" in caught.value.hint
     assert os.listdir(tmp_path) == ["serving"]
     assert (tmp_path / "serving" / "data.mdb").read_bytes() == before
+
+
+# Another market's
+
+BINANCE, KRAKEN = market("binance", "", "USDT"), market("kraken", "", "EUR")
+SWAPS = market("binance", "", "USDT", "swap")
+
+
+def fill(root: Path, word: str) -> None:
+    """What a market's daemon leaves, each part with a word in it."""
+    for part in ("serving", "candles", "checkpoints", "serving.damaged-5"):
+        (root / part).mkdir(parents=True)
+        (root / part / "data.mdb").write_text(f"{word} {part}")
+    (root / "lock").write_text("1")
+    (root / "run").mkdir(exist_ok=True)
+
+
+def words(root: Path) -> set[str]:
+    """Whose parts lie in a folder, and that they are whole."""
+    found = [path.read_text() for path in sorted(root.glob("*/data.mdb"))]
+    assert len(found) in (0, 4), found
+    return {text.split()[0] for text in found}
+
+
+def test_another_markets_state_is_set_aside_and_comes_back_when_the_setting_goes_back(tmp_path: Path) -> None:
+    assert statedir.settle(tmp_path, BINANCE) == ("binance-spot-USDT", "binance-spot-USDT", False, ())
+    fill(tmp_path, "binance")
+    assert statedir.settle(tmp_path, KRAKEN) == ("kraken-spot-EUR", "binance-spot-USDT", False, ("binance-spot-USDT",))
+    assert (words(tmp_path), words(tmp_path / "others/binance-spot-USDT")) == (set(), {"binance"})
+    (tmp_path / "lock").unlink()
+    fill(tmp_path, "kraken")
+    assert statedir.settle(tmp_path, KRAKEN).was == "kraken-spot-EUR"
+    assert statedir.settle(tmp_path, BINANCE) == ("binance-spot-USDT", "kraken-spot-EUR", True, ("kraken-spot-EUR",))
+    assert (words(tmp_path), words(tmp_path / "others/kraken-spot-EUR")) == ({"binance"}, {"kraken"})
+    assert sorted(os.listdir(tmp_path / "others")) == ["kraken-spot-EUR"]
+    assert {"lock", "run"} <= set(os.listdir(tmp_path)), "these belong to the daemon, whatever its market"
+
+
+def test_exchange_quote_url_and_kind_of_market_make_a_market(tmp_path: Path) -> None:
+    others = BINANCE, SWAPS, KRAKEN, market("binance", "http://127.0.0.1:8099", "USDT"), market("binance", "", "EUR")
+    assert [market_name(one) for one in others] == [
+        "binance-spot-USDT", "binance-swap-USDT", "kraken-spot-EUR", "binance-spot-USDT-url", "binance-spot-EUR",
+    ]  # fmt: skip
+    assert market("binance", "http://127.0.0.1:1", "USDT") == market("binance", "http://127.0.0.1:2", "USDT")
+    for number, one in enumerate(others):
+        statedir.settle(tmp_path, one)
+        fill(tmp_path, str(number))
+        (tmp_path / "lock").unlink()
+    for number, one in enumerate(others):
+        statedir.settle(tmp_path, one)
+        assert words(tmp_path) == {str(number)}
+
+
+def test_a_name_that_is_no_folders_name_stays_inside_the_state_directory(tmp_path: Path) -> None:
+    for strange in ("../../etc", "a/b", "..", "x y\n"):
+        name = market_name(market("binance", "", strange))
+        assert "/" not in name
+        assert name not in (".", "..")
+
+
+class Killed(Exception):
+    """The daemon ends here."""
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_kill_between_any_two_steps_of_the_change_is_made_good_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
+    """Also when the setting went back meanwhile, and when nothing said before whose the state was but its candles."""
+    rename: Callable[..., Any] = os.rename
+    replace: Callable[..., Any] = os.replace
+    for recorded in (True, False):
+        for steps in range(40):
+            root = tmp_path / f"{recorded}-{steps}"
+            fill(root, "binance")
+            (root / "candles/data.mdb").unlink()
+            with CandleStore.open(root / "candles", writer=True) as store:
+                store.set_facts("universe", {"exchange": "binance", "simulated": False, "quote": "USDT", "symbols": []})
+            fill(root / "others/kraken-spot-EUR", "kraken")
+            if recorded:
+                statedir.settle(root, BINANCE)
+            left = steps
+
+            def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+                def step(*arguments: Any, **options: Any) -> Any:
+                    nonlocal left
+                    left -= 1
+                    if left < 0:
+                        raise Killed
+                    return call(*arguments, **options)
+
+                return step
+
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "rename", counted(rename))
+                patch.setattr(os, "replace", counted(replace))
+                with contextlib.suppress(Killed):
+                    statedir.settle(root, KRAKEN)
+            ended = left >= 0
+            statedir.settle(root, BINANCE if back else KRAKEN)
+            here, there = ("binance", "kraken") if back else ("kraken", "binance")
+            assert (root / "serving/data.mdb").read_text() == f"{here} serving"
+            other = root / "others" / ("kraken-spot-EUR" if back else "binance-spot-USDT")
+            assert (other / "serving/data.mdb").read_text() == f"{there} serving"
+            for folder in (root, other):
+                assert {"serving", "candles", "checkpoints", "serving.damaged-5"} <= set(os.listdir(folder))
+            if ended:
+                break
+        assert steps == (9 if recorded else 10), "eight renames and each record"
+
+
+@pytest.mark.parametrize("told_by", ["candles", "serving"])
+def test_the_state_of_an_earlier_version_belongs_to_the_market_that_it_names(tmp_path: Path, told_by: str) -> None:
+    if told_by == "candles":
+        with CandleStore.open(tmp_path / "candles", writer=True) as store:
+            store.set_facts("universe", {"exchange": "binance", "simulated": True, "quote": "USDT", "symbols": ["BTC/USDT"]})
+    else:
+        environment, _ = statedir.open_serving(tmp_path / "serving", 1)
+        with environment:
+            JobStore(environment).set("universe", {"market": ["binance", True, "USDT"], "followed": ["BTC/USDT"]})
+    simulated = market("binance", "http://127.0.0.1:8099", "USDT")
+    assert statedir.settle(tmp_path, simulated) == (market_name(simulated), market_name(simulated), False, ())
+    assert (tmp_path / told_by).is_dir(), "an upgrade keeps the present state"
+    (tmp_path / "market.json").unlink()
+    assert statedir.settle(tmp_path, BINANCE).others == ("binance-spot-USDT-url",)
+
+
+def test_a_state_that_names_no_market_belongs_to_the_configured_one(tmp_path: Path) -> None:
+    fill(tmp_path, "unknown")
+    (tmp_path / "market.json").write_text("{")
+    assert statedir.settle(tmp_path, KRAKEN) == ("kraken-spot-EUR", "kraken-spot-EUR", False, ())
+    assert words(tmp_path) == {"unknown"}
+    assert json.loads((tmp_path / "market.json").read_text()) == KRAKEN
+
+
+def test_nothing_is_overwritten_by_what_is_set_aside(tmp_path: Path) -> None:
+    fill(tmp_path, "binance")
+    statedir.settle(tmp_path, BINANCE)
+    fill(tmp_path / "others/binance-spot-USDT", "older")
+    with pytest.raises(StoreError, match="are of one market") as caught:
+        statedir.settle(tmp_path, KRAKEN)
+    assert "move the one away" in caught.value.hint
+    assert (words(tmp_path), words(tmp_path / "others/binance-spot-USDT")) == ({"binance"}, {"older"})
+
+
+def test_on_a_full_disk_a_state_is_not_given_to_a_market_without_writing_it_down(tmp_path: Path) -> None:
+    """With nothing to change the daemon starts all the same."""
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        fill(disk, "binance")
+        statedir.settle(disk, BINANCE)
+        with contextlib.suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(PAGE))
+        assert statedir.settle(disk, BINANCE).was == "binance-spot-USDT"
+        with pytest.raises(StoreError, match="No space left") as caught:
+            statedir.settle(disk, KRAKEN)
+        assert "free some space" in caught.value.hint
+        (disk / "ballast").unlink()
+        assert statedir.settle(disk, KRAKEN).others == ("binance-spot-USDT",)

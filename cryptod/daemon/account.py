@@ -38,9 +38,9 @@ def facts(service: Service) -> Facts:
     latest = next((job for job in service.training.recent(10) if job["ended"] and job["state"] != "cancelled"), None)
     batches = latest["batches"] if latest else []
     return Facts(
-        now=now, monotonic=service.monotonic(), boundary=boundary, started=service.first_start, followed=len(followed),
-        trained=trained, stale=stale, collected_to=collection.collected_to, exchange_error=collection.exchange_error,
-        exchange_banned=collection.banned,
+        now=now, monotonic=service.monotonic(), boundary=boundary, started=service.first_start,
+        followed=len(followed), models=len(publisher.models), trained=trained, stale=stale, collected_to=collection.collected_to,
+        exchange_error=collection.exchange_error, exchange_banned=collection.banned,
         full_enabled=service.config.full_retrain.enabled, full_last_done=service.training.last_full_done,
         last_job_error="{kind} training {id} failed: {error}".format(**latest) if latest and latest["state"] == "failed" else "",
         failed_batches=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "failed"),
@@ -111,7 +111,10 @@ def status(service: Service) -> dict[str, Any]:
             "family": [process._asdict() for process in resources.family],
         },
         "cpu": {"percent": resources.cpu_percent},
-        "disk": {"path": str(service.state), "used": resources.disk_used, "free": resources.disk_free},
+        "disk": {
+            "path": str(service.state), "used": resources.disk_used, "free": resources.disk_free,
+            "market": service.settled.market, "others": list(service.settled.others),
+        },
     }  # fmt: skip
 
 

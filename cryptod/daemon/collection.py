@@ -8,7 +8,7 @@ time, so that a sped-up market causes no storm of requests; they do not grow bey
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cryptod.config import Config
@@ -17,7 +17,7 @@ from cryptod.daemon.records import Records
 from cryptod.errors import RequestError, StoreError, WorkerError
 from cryptod.logs import get_logger
 from cryptod.market import TIMEFRAMES
-from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report, market
+from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report, known_market, market
 from cryptod.worker.pool import Pool
 
 SETTLE_MS: Final = 3_000
@@ -30,6 +30,11 @@ SILENCE: Final = 120.0
 REMOVED: Final = "removed with `cryptoctl symbols remove`"
 
 log = get_logger("collection")
+
+
+def universe_market(saved: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The market that the record ``universe`` of the job store is of; None if it does not say."""
+    return known_market(dict(zip(market("", "", ""), saved.get("market") or (), strict=False)))
 
 
 class Collection:
@@ -49,8 +54,8 @@ class Collection:
         self._timeframe = TIMEFRAMES[config.market.timeframe]
         self.amendments = Amendments(jobs)
         saved: dict[str, Any] = jobs.get("universe") or {}
-        self._market = list(market(config.exchange.id, config.exchange.url, config.exchange.quote).values())
-        if saved.get("market", self._market) != self._market:
+        self._market = market(config.exchange.id, config.exchange.url, config.exchange.quote)
+        if "market" in saved and universe_market(saved) != self._market:
             log.info("another market is followed from now on: its coins are chosen anew", was=saved["market"], now=self._market)
             saved = {}
         self.followed: tuple[str, ...] = tuple(saved.get("followed", ()))
@@ -239,7 +244,7 @@ class Collection:
         self._jobs.set(
             "universe",
             {
-                "market": self._market, "followed": list(self.followed), "left_out": self.left_out,
+                "market": list(self._market.values()), "followed": list(self.followed), "left_out": self.left_out,
                 "selected_at": self.selected_at, "collected_to": self.collected_to,
             },
         )  # fmt: skip

@@ -157,6 +157,8 @@ class Facts:
     """Close time of the newest candle that can exist."""
     started: int = 0
     followed: int = 0
+    models: int = 0
+    """Models that serve, whatever coins they know."""
     trained: int = 0
     stale: dict[str, int] = field(default_factory=dict)
     """symbol -> hours since its newest candle closed, for coins that lag."""
@@ -228,6 +230,10 @@ def _models_missing(f: Facts) -> str | None:
     return "no model has been trained yet" if f.followed and not f.trained else None
 
 
+def _coins_missing(f: Facts) -> str | None:
+    return f"no coin is followed, and {f.models} models have nothing to forecast" if f.models and not f.followed else None
+
+
 def _coins_untrained(f: Facts) -> str | None:
     missing = f.followed - f.trained
     return f"{missing} of {f.followed} coins have no model" if f.trained and missing > 0 else None
@@ -273,6 +279,10 @@ CONDITIONS: Final = (
         "if the coin is halted or delisted, add it to universe.exclude; otherwise wait for the exchange", _candles_stale,
     ),
     Condition("models_missing", "error", 0, "the first training starts by itself once candles are in: `cryptoctl jobs`", _models_missing),
+    Condition(
+        "coins_missing", "error", 0,
+        "the next collection chooses the coins; `cryptoctl status` says whether the exchange could be asked", _coins_missing,
+    ),
     Condition(
         "coins_untrained", "warning", 600,
         "too short a history, or a failed batch: `cryptoctl symbols` and `cryptoctl jobs` name the reason", _coins_untrained,

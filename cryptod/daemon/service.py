@@ -51,6 +51,7 @@ from cryptod.store.forecasts import Entry, ForecastCache
 from cryptod.store.jobs import JobStore
 from cryptod.store.ledger import Ledger
 from cryptod.training import base_model
+from cryptod.worker.messages import market
 from cryptod.worker.pool import Pool
 
 TURN: Final = 0.2
@@ -158,6 +159,8 @@ class Service:
         root = Path(self.config.storage.directory)
         statedir.lock(root, stack, self.pid)
         self.state = root
+        exchange = self.config.exchange
+        self.settled = statedir.settle(root, market(exchange.id, exchange.url, exchange.quote))
         environment, self.damaged_store = statedir.open_serving(root / "serving", self.clock.now())
         self.environment = environment
         stack.callback(environment.close)

@@ -1,17 +1,33 @@
-"""The state directory: one daemon's alone, with the serving store in it, which is put aside and begun anew when damaged."""
+"""The state directory: one daemon's alone, and one market's. A damaged serving store is put aside and begun anew.
+
+The folders ``candles``, ``checkpoints`` and ``serving`` at its top belong to the market that ``market.json`` names. Those
+of other markets wait in ``others/NAME``, and come back when the setting goes back.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from cryptod import logs
-from cryptod.errors import ConfigError, DamagedError, StoreError
-from cryptod.store import forecasts, jobs, ledger
+from cryptod.daemon.collection import universe_market
+from cryptod.errors import CheckpointError, ConfigError, DamagedError, StoreError
+from cryptod.store import candles, forecasts, jobs, ledger
 from cryptod.store.environment import Environment, open_environment, put_aside
+from cryptod.store.files import TEMPORARY, read_file, replace_file, sync_folder
+from cryptod.store.jobs import JobStore
+from cryptod.worker.messages import known_market, market_name
+
+OTHERS: Final = "others"
+RECORD: Final = "market.json"
+PARTS: Final = ("candles", "checkpoints", "serving")
+"""What belongs to a market, with what bears the name and a suffix: a damaged store that was put aside."""
 
 _REMEDIES = {
     errno.EROFS: "its file system is mounted read-only: mount it read-write (dmesg says why it is not), or set storage.directory",
@@ -41,6 +57,95 @@ def lock(root: Path, stack: contextlib.AsyncExitStack, pid: int) -> None:
     with contextlib.suppress(OSError):  # for people who look; on a full disk they have to do without
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{pid}\n".encode(), 0)
+
+
+class Settled(NamedTuple):
+    """Whose the state directory is now: names of markets."""
+
+    market: str
+    was: str
+    """The market that it belonged to before; the same name if nothing has changed."""
+    resumed: bool
+    """Whether this market's earlier state was brought back."""
+    others: tuple[str, ...]
+    """The markets whose state is set aside."""
+
+
+def settle(root: Path, wanted: Mapping[str, Any]) -> Settled:
+    """Make the state directory ``wanted``'s (see `messages.market`): set another market's state aside, bring its own back.
+
+    What lies at the top belongs to the market of the record, and what lies in ``others/NAME`` to NAME: this holds after
+    each single step, so a start after a crash goes on where the last one ended. Nothing is ever overwritten. Raises
+    `StoreError`.
+    """
+    name = market_name(wanted)
+    try:
+        for left in root.glob(f"{TEMPORARY}*"):
+            left.unlink()
+        recorded = _recorded(root)
+        was = recorded or _found(root) or dict(wanted)
+        if recorded is None:
+            _record(root, was, needed=was != wanted)
+        if was != wanted:
+            _move(root, root / OTHERS / market_name(was))
+            _record(root, wanted, needed=True)
+        aside = root / OTHERS / name
+        resumed = _move(aside, root) > 0
+        with contextlib.suppress(OSError):  # something of somebody else's lies in it, or it is not there
+            aside.rmdir()
+        others = tuple(sorted(path.name for path in (root / OTHERS).glob("*") if path.is_dir()))
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "check its rights and those of what lies in it")
+        text = f"the state directory {root} cannot be changed over to {name}: {error.filename}: {error.strerror}"
+        raise StoreError(text, hint=remedy) from error
+    settled = Settled(name, market_name(was), resumed, others)
+    if settled.was != name:
+        kept = str(root / OTHERS / settled.was) if settled.was in others else "nothing: there was no state yet"
+        log.warning("the state belongs to another market: it is set aside", was=settled.was, now=name, kept=kept, resumed=resumed)
+    elif resumed:
+        log.warning("the rest of this market's state is brought back: the last start ended within", market=name)
+    return settled
+
+
+def _recorded(root: Path) -> dict[str, Any] | None:
+    """The market that the record names; None where there is no sound record."""
+    try:
+        return known_market(json.loads(read_file(root / RECORD)))
+    except (FileNotFoundError, CheckpointError, ValueError, RecursionError):
+        return None
+
+
+def _record(root: Path, market: Mapping[str, Any], *, needed: bool) -> None:
+    """Write down whose the top is. Where nothing depends on it a full disk may keep us from it: the next start tries again."""
+    try:
+        replace_file(root / RECORD, json.dumps(market).encode())
+    except OSError:
+        if needed:
+            raise
+
+
+def _found(root: Path) -> dict[str, Any] | None:
+    """The market of a state that an earlier version has left: its candles name it, or its list of coins."""
+    with contextlib.suppress(StoreError), candles.reading(root / "candles") as store:
+        if found := known_market(store.facts("universe")):
+            return found
+    with contextlib.suppress(StoreError), open_environment(root / "serving", databases=jobs.DATABASES, writer=False) as serving:
+        return universe_market(JobStore(serving).get("universe") or {})
+    return None
+
+
+def _move(source: Path, target: Path) -> int:
+    """Rename a market's parts from one folder into the other, each in one step; how many there were."""
+    found = [path for path in sorted(source.glob("*")) if path.name.split(".")[0] in PARTS]
+    for path in found:
+        target.mkdir(mode=0o750, parents=True, exist_ok=True)
+        if os.path.lexists(target / path.name):
+            raise StoreError(f"{path} and {target / path.name} are of one market", hint="move the one away that you do not want")
+        path.rename(target / path.name)
+    if found:
+        sync_folder(target)
+        sync_folder(source)
+    return len(found)
 
 
 def open_serving(path: Path, now: int) -> tuple[Environment, str]:

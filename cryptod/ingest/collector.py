@@ -27,7 +27,7 @@ from cryptod.logs import get_logger
 from cryptod.market import CLOSE, OPEN, TIMEFRAMES, Float64, Int64, parse_symbol
 from cryptod.store.candles import CandleStore, Fetched
 from cryptod.store.environment import put_aside
-from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report, market
+from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report, known_market, market
 
 IN_FLIGHT: Final = 8
 """Coins that are asked for at once; ccxt's limiter spaces the requests."""
@@ -154,7 +154,7 @@ class _Run:
         """The coins to follow, with the markets that the exchange needs to be asked for them."""
         saved = self._store.facts("universe") or {}
         mine = market(self._order.exchange, self._order.url, self._order.quote)
-        if saved and any(saved.get(key) != value for key, value in mine.items()):
+        if saved and known_market(saved) != mine:
             log.info("candles of another market are dropped", was=saved.get("exchange"), now=self._order.exchange)
             for symbol in self._store.symbols():
                 self._store.drop(symbol)

@@ -6,14 +6,30 @@ times are UTC epoch milliseconds. A child hands back small verdicts; arrays go t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote as escaped
 
 import msgspec
 
 
-def market(exchange: str, url: str, quote: str) -> dict[str, Any]:
-    """What coins and candles belong to: where any of it is another than before, they are chosen and fetched anew."""
-    return {"exchange": exchange, "simulated": bool(url), "quote": quote}
+def market(exchange: str, url: str, quote: str, kind: str = "spot") -> dict[str, Any]:
+    """The identity of a market: coins, candles, models and the ledger belong to one. ``kind``: ``spot`` or ``swap``."""
+    return {"exchange": exchange, "simulated": bool(url), "quote": quote, "market": kind}
+
+
+def known_market(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The market that a stored record names; None if it names none. Older records have no kind: they are of the spot market."""
+    try:
+        found = market(record["exchange"], "url" if record["simulated"] else "", record["quote"], record.get("market", "spot"))  # type: ignore[index, union-attr]
+    except (TypeError, KeyError, AttributeError):
+        return None
+    return found if all(isinstance(found[key], str) and 0 < len(found[key]) <= 64 for key in ("exchange", "quote", "market")) else None
+
+
+def market_name(market: Mapping[str, Any]) -> str:
+    """The market as the name of a folder: ``binance-spot-USDT``, and ``binance-spot-USDT-url`` where `exchange.url` is set."""
+    return escaped("-".join([market["exchange"], market["market"], market["quote"], *(["url"] if market["simulated"] else [])]), safe="")
 
 
 class CollectOrder(msgspec.Struct, tag="collect", frozen=True, kw_only=True):

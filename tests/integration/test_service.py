@@ -535,6 +535,27 @@ def ended(daemon: Daemon) -> tuple[int, str]:
     return code, daemon.log()
 
 
+def test_another_markets_daemon_begins_anew_and_the_first_ones_state_comes_back_with_its_setting(house: House) -> None:
+    """It never says that it has models, and that all is well, when no coin of them is followed."""
+    with house(**QUIET) as daemon, daemon.client() as client:
+        before = client.get_many()
+        assert client.status()["disk"]["market"] == "binance-spot-USDT-url"
+    issued = len(issues(daemon.state))
+    with house(cryptod_exchange_quote="EUR") as other, other.client() as client:
+        status = client.status()
+        assert (status["models"]["checkpoints"], status["candles"]["symbols"], status["ledger"]["issues"]) == (0, 0, 0)
+        assert (status["disk"]["market"], status["disk"]["others"]) == ("binance-spot-EUR-url", ["binance-spot-USDT-url"])
+        assert "set aside there: binance-spot-USDT-url" in " ".join(other.control("status").stdout.split())
+        assert other.lines("the state belongs to another market")
+    with house(**QUIET) as daemon, daemon.client() as client:
+        after = client.get_many()
+        assert {symbol: (one.cutoff, one.prices) for symbol, one in after.items()} == {
+            symbol: (one.cutoff, one.prices) for symbol, one in before.items()
+        }
+        assert client.status()["models"]["coins"] == COINS
+    assert len(issues(daemon.state)) >= issued > 0
+
+
 def test_a_second_daemon_on_the_same_state_is_refused(house: House, folder: Path, exchange: SimulatedExchange) -> None:
     with house() as daemon, short_folder() as elsewhere:
         code, said = ended(Daemon(elsewhere, exchange, state=daemon.state))
