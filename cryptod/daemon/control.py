@@ -19,6 +19,7 @@ import asyncio
 import os
 import resource
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,8 @@ FLUSH: Final = 64 * 1024
 MAX_TASKS: Final = 8 * MAX_PENDING
 """Requests of all connections together that wait for an answer."""
 ACCEPTS_PER_TURN: Final = 16
+KEEP_PATH: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""From Python 3.13 on asyncio removes the path of any socket that it closes. systemd's stays, and `unlink_if_ours` removes ours."""
 FIRST_REQUEST_S: Final = 0.25
 """A stopping daemon waits so long for the first request of a client that it has accepted."""
 
@@ -105,7 +108,7 @@ class ControlServer:
             raise ValueError("either a path or an inherited socket")
         # asyncio accepts up to `backlog` connections in one turn of the loop, and gives the same figure to listen():
         # few a turn, so that a storm of connections delays nobody, but a long queue in the kernel.
-        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listener, backlog=ACCEPTS_PER_TURN)
+        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listener, backlog=ACCEPTS_PER_TURN, **KEEP_PATH)
         listener.listen(BACKLOG)
 
     async def close(self, grace: float = 2.0) -> None:

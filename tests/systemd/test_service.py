@@ -296,6 +296,16 @@ def test_no_request_fails_across_restarts_under_load(daemon: Box) -> None:
     assert min(int(new), int(kept)) > 10
 
 
+def test_systemds_socket_outlives_the_daemon_and_wakes_it_again(daemon: Box) -> None:
+    """From Python 3.13 on asyncio would remove its path with each stop, and no client would find the daemon that starts next."""
+    inode = daemon.run("stat -c %i /run/cryptod/cryptod.sock").stdout
+    for command in ("systemctl restart cryptod", "systemctl stop cryptod.service"):
+        daemon.run(command)
+        assert daemon.run("stat -c %i /run/cryptod/cryptod.sock").stdout == inode
+        daemon.run("cryptoctl ping", user="nobody")
+    assert daemon.show("cryptod", "ActiveState") == "active"
+
+
 HUNDRED = """
 [exchange]
 url = "http://127.0.0.1:8098"
