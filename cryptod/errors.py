@@ -71,6 +71,10 @@ class WorkerError(CryptodError):
     code = "worker"
 
 
+class LoadError(WorkerError):
+    """A child could not load what it runs: a library is missing, broken, too large for it, or made for another processor."""
+
+
 class RequestError(CryptodError):
     """A request on the socket was refused. ``code`` says why; the client raises the same class."""
 
@@ -83,3 +87,12 @@ class DaemonUnreachable(CryptodError):
     """Nobody answers on the socket."""
 
     code = "unreachable"
+
+
+_NO_MEMORY = ("can't allocate memory", "can't start new thread", "std::bad_alloc", "Cannot allocate memory")
+"""How torch, Python's threads, C++ and the C library say that there is no more memory."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, of whatever library, means that memory ran out."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)

@@ -298,8 +298,8 @@ class Worker(_Section, frozen=True):
     memory_mb: Annotated[
         int,
         Key(
-            "Megabytes that a child may take; one that wants more is ended.",
-            "leaves a 1 GB machine room; a full retrain takes about 320",
+            "Megabytes of memory (PSS) that a child may hold; one that holds more is ended.",
+            "leaves a 1 GB machine room; a full retrain takes about 320, with the CUDA build of torch 640",
             least=400,
             most=65_536,
             live=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
 import signal
@@ -54,6 +55,11 @@ def run(order: CollectOrder | TrainOrder, report: Callable[[Report], None]) -> N
         hoard = bytearray()
         while True:
             hoard.extend(bytes(1 << 24))
+    elif deed == "share":  # memory that is no part of the data segment
+        shared = mmap.mmap(-1, 2 << 30)
+        for first in range(0, len(shared), 1 << 20):
+            shared[first : first + (1 << 20)] = b"x" * (1 << 20)
+            time.sleep(0.001)
     elif deed == "defect":
         raise ZeroDivisionError("one by none")
     elif deed == "refused":
@@ -101,6 +107,7 @@ def _facts() -> str:
     facts["main"] = str(getattr(sys.modules["__main__"], "__file__", None))
     facts["pytest"] = str("pytest" in sys.modules)
     facts["environment"] = ",".join(sorted(name for name in os.environ if name.startswith(("NOTIFY", "WATCHDOG", "LISTEN", "MALLOC"))))
+    facts["cards"] = os.environ["CUDA_VISIBLE_DEVICES"]
     facts["threads"] = os.environ["OMP_NUM_THREADS"]
     facts["sigint"] = str(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
     return "\n".join(f"{name}={value}" for name, value in facts.items())

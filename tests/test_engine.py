@@ -308,6 +308,15 @@ def test_a_batch_of_coins_that_stand_still_fails_alone(tmp_path: Path) -> None:
     assert [done.batch for done in found.done] == [2]
 
 
+def test_a_batch_that_memory_runs_out_for_is_not_told_as_its_candles_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(engine.trainer, "train", fail)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        train(SOURCE, tmp_path, (SYMBOLS[:4],))
+
+
 def test_a_store_that_is_not_there_ends_the_order_at_once(tmp_path: Path) -> None:
     order = TrainOrder(
         job=1, kind="full", cutoff=CUTOFF, candles=str(tmp_path / "nowhere"), checkpoints=str(tmp_path / "checkpoints"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
@@ -23,15 +24,17 @@ import pytest_asyncio
 
 from cryptod.clock import STEP_SHOWN, StepWatch
 from cryptod.config import load
+from cryptod.daemon import account
 from cryptod.daemon.handlers import Handlers
 from cryptod.daemon.monitor import CONDITIONS, MIB
 from cryptod.daemon.service import Service
-from cryptod.errors import StoreError
+from cryptod.errors import StoreError, WorkerError
 from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, Panel
 from cryptod.simulator.generator import GeneratedMarket
 from cryptod.store.candles import CandleStore
 from cryptod.store.checkpoints import write_checkpoint
 from cryptod.worker.messages import BatchDone, BatchFailed, CollectDone, Failed, Finished, Order, Report, TrainOrder
+from cryptod.worker.pool import Unloadable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -176,6 +179,35 @@ async def test_a_ban_is_another_matter_than_an_exchange_that_cannot_be_reached(h
     assert {"exchange_banned", "exchange_unreachable"} & await house.conditions(later=60) == {"exchange_unreachable"}
     await house.collect(collected())
     assert not {"exchange_banned", "exchange_unreachable"} & await house.conditions()
+
+
+@drives("collect_failed")
+async def test_a_collect_child_that_fails_is_not_told_as_the_exchanges_fault(house: House) -> None:
+    of_collecting = {"collect_failed", "exchange_unreachable"}
+    for code in (WorkerError.code, "internal"):
+        await house.collect(Failed(job=0, error="the collect child needs more memory than its 700 MB", code=code))
+        assert of_collecting & await house.conditions(later=60) == {"collect_failed"}
+        assert account.status(house.service)["exchange"]["error"] == ""
+        await house.collect(collected())
+        assert not of_collecting & await house.conditions(later=60)
+
+
+@drives("library_broken")
+async def test_a_library_that_cannot_be_loaded_is_one_condition_and_is_not_tried_again_all_the_time(house: House) -> None:
+    house.write(market().symbols)
+    await house.collect(collected())
+    state = house.service.pool._state()
+    broken = Unloadable("the train child cannot load its program: ImportError: torch", time.monotonic(), state)
+    house.service.pool.unloadable["train"] = broken
+    await house.train(Failed(job=0, error=broken.text))
+    assert await house.conditions(later=60) == {"library_broken"}
+    for hour in range(1, 5):  # of a clock that may run fast
+        house.now += hour * HOUR.ms
+        assert not house.service._first_training_due()
+    house.service._apply(house.service.config, [])
+    assert house.service._first_training_due()
+    house.service.pool.unloadable.clear()
+    assert "library_broken" not in await house.conditions()
 
 
 @drives("market_stale")

@@ -47,6 +47,8 @@ def sound(**changes: Any) -> Facts:
 WRONG: dict[str, dict[str, Any]] = {
     "exchange_unreachable": {"exchange_error": "connection refused"},
     "exchange_banned": {"exchange_error": "binance has banned this address", "exchange_banned": True},
+    "collect_failed": {"collect_error": "the collect child needs more memory than its 700 MB"},
+    "library_broken": {"unloadable": {"train": "the train child cannot load its program: ModuleNotFoundError: No module named 'torch'"}},
     "market_stale": {"collected_to": NOW - 3 * HOUR_MS},
     "candles_stale": {"stale": {"BTC/USDT": 5}},
     "models_missing": {"trained": 0},

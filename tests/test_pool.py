@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cryptod.errors import WorkerError
+from cryptod.errors import LoadError, WorkerError
 from cryptod.worker.messages import Batch, CollectDone, CollectOrder, Failed, Finished, Order, Progress, Report, TrainOrder
 from cryptod.worker.pool import Pool
 
@@ -96,6 +96,7 @@ async def test_a_child_is_small_harmless_and_knows_nothing_of_systemd_or_of_the_
     assert facts["main"] == "None"
     assert facts["environment"] == "MALLOC_ARENA_MAX,MALLOC_MMAP_THRESHOLD_,MALLOC_TRIM_THRESHOLD_"
     assert facts["threads"] == "1"
+    assert facts["cards"] == ""
     assert facts["sigint"] == "True"
     assert "MALLOC_ARENA_MAX" not in os.environ
 
@@ -203,6 +204,106 @@ async def test_a_child_that_needs_more_than_its_memory_fails_and_says_so(pool: P
     assert isinstance(final, Failed)
     assert final.error == "the train child needs more memory than its 300 MB"
     assert "worker.memory_mb" in final.hint
+
+
+@pytest.mark.parametrize(("order", "remedy"), [(train("share"), "lower train.batch_size"), (collect("share"), "check exchange.id")])
+async def test_memory_counts_wherever_it_is_and_the_remedy_is_that_of_the_child(pool: Pool, order: Order, remedy: str) -> None:
+    final, _ = await carry_out(pool, order)
+    assert isinstance(final, Failed)
+    assert "needs more memory than its 300 MB" in final.error
+    assert remedy in final.hint
+    assert pool.unloadable == {}
+
+
+def program(folder: Path, text: str) -> str:
+    """A module of this text that children can run; its name."""
+    name = f"program_{len(list(folder.iterdir()))}"
+    (folder / f"{name}.py").write_text(f"import mmap, os, signal\nfrom tests.runners import run\n{textwrap.dedent(text)}\n")
+    return name
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+async def test_what_loading_takes_of_the_data_segment_is_not_counted_against_the_child(pool: Pool, folder: Path) -> None:
+    # As the CUDA build of torch does, which uses a part of it.
+    pool._runners = {"train": program(folder, "KEPT = mmap.mmap(-1, 600 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)")}
+    final, _ = await carry_out(pool, train(""))
+    assert isinstance(final, Finished)
+    final, _ = await carry_out(pool, train("hoard"))
+    assert isinstance(final, Failed)
+    assert final.error == "the train child needs more memory than its 300 MB"
+
+
+UNLOADABLE = [
+    ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library' (install what is missing)"),
+    ("raise ImportError('libx.so: cannot open')", "ImportError: libx.so: cannot open (a library is broken: install it anew)"),
+    ("KEPT = b'x' * (400 << 20); import time; time.sleep(9)", "that takes more memory than its 300 MB (lower train.batch_size, "),
+    ("raise MemoryError", "that takes more memory than its 300 MB (lower train.batch_size, "),
+    ("os.kill(os.getpid(), signal.SIGILL)", "it was ended by SIGILL (a library was built for another processor: "),
+    ("os._exit(3)", "it ended with exit code 3"),
+]
+
+
+@pytest.mark.parametrize(("text", "why"), UNLOADABLE)
+@pytest.mark.parametrize("ahead", [False, True])
+async def test_a_child_that_cannot_load_its_program_says_so(pool: Pool, folder: Path, text: str, why: str, ahead: bool) -> None:
+    pool._runners = {"train": program(folder, text)}
+    if ahead:
+        await pool.prepare("train", threads=1)
+    with pytest.raises(LoadError) as told:
+        await carry_out(pool, train(""))
+    assert str(told.value).startswith("the train child cannot load its program: ")
+    assert why in str(told.value)
+    assert pool.unloadable["train"].text == str(told.value)
+    assert pool.held_back("train")
+    assert not pool.held_back("collect")
+
+
+async def test_a_child_killed_while_it_loads_is_tried_again_and_its_libraries_are_blamed_the_second_time(pool: Pool, folder: Path) -> None:
+    pool._runners = {"train": program(folder, "os.kill(os.getpid(), signal.SIGKILL)")}
+    with pytest.raises(WorkerError, match=r"the train child was killed \(SIGKILL\)") as first:
+        await carry_out(pool, train(""))
+    assert not isinstance(first.value, LoadError)
+    assert not pool.held_back("train")
+    with pytest.raises(LoadError, match=r"cannot load its program: it was killed \(SIGKILL\)"):
+        await carry_out(pool, train(""))
+    assert pool.held_back("train")
+
+
+async def test_what_could_not_be_loaded_is_held_back_until_something_changes(
+    pool: Pool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = folder / "site-packages"
+    packages.mkdir()
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(packages))
+    broken, sound = program(folder, "import no_such_library"), "tests.runners"
+
+    async def fail() -> None:
+        pool._runners = {"train": broken}
+        with pytest.raises(LoadError):
+            await carry_out(pool, train(""))
+        assert pool.held_back("train")
+
+    await fail()
+    (packages / "no_such_library").mkdir()
+    assert not pool.held_back("train")
+    await fail()
+    pool.memory_mb += 100
+    assert not pool.held_back("train")
+    await fail()
+    pool.try_again()
+    assert not pool.held_back("train")
+    assert "train" in pool.unloadable, "nobody has shown yet that it is mended"
+    await fail()
+    monkeypatch.setattr("cryptod.worker.pool.LOAD_RETRY_S", 0.0)
+    assert not pool.held_back("train")
+    pool._runners = {"train": sound}
+    await carry_out(pool, train(""))
+    assert pool.unloadable == {}
 
 
 async def test_errors_of_a_runner_come_back_as_failed(pool: Pool) -> None:

@@ -37,12 +37,16 @@ def facts(service: Service) -> Facts:
         stale = {symbol: lag // HOUR_MS for symbol, lag in behind.items() if symbol in known}
     latest = next((job for job in service.training.recent(10) if job["ended"] and job["state"] != "cancelled"), None)
     batches = latest["batches"] if latest else []
+    unloadable = service.pool.unloadable
+    failed = latest is not None and latest["state"] == "failed" and "train" not in unloadable
     return Facts(
         now=now, monotonic=service.monotonic(), boundary=boundary, started=service.first_start,
         followed=len(followed), models=len(publisher.models), trained=trained, stale=stale, collected_to=collection.collected_to,
         exchange_error=collection.exchange_error, exchange_banned=collection.banned,
         full_enabled=service.config.full_retrain.enabled, full_last_done=service.training.last_full_done,
-        last_job_error="{kind} training {id} failed: {error}".format(**latest) if latest and latest["state"] == "failed" else "",
+        last_job_error="{kind} training {id} failed: {error}".format(**latest) if latest and failed else "",
+        unloadable={kind: known.text for kind, known in unloadable.items()},
+        collect_error="" if "collect" in unloadable else collection.child_error,
         failed_batches=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "failed"),
         gate_refused=tuple(f"batch {b['number']}: {b['reason']}" for b in batches if b["state"] == "done" and not b["promoted"]),
         refused_checkpoints=publisher.refused, fallback=publisher.fallback(), refresh_error=publisher.error,

@@ -14,7 +14,7 @@ from typing import Any, Final
 from cryptod.config import Config
 from cryptod.daemon.amendments import Amendments
 from cryptod.daemon.records import Records
-from cryptod.errors import RequestError, StoreError, WorkerError
+from cryptod.errors import CryptodError, LoadError, RequestError, StoreError, WorkerError
 from cryptod.logs import get_logger
 from cryptod.market import TIMEFRAMES
 from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report, known_market, market
@@ -70,6 +70,8 @@ class Collection:
         self.error = ""
         self.store_failed = False
         """Whether ``error`` is about the candle store, not about the exchange."""
+        self.child_failed = False
+        """Whether ``error`` is about the collect child, which did not get as far as the exchange."""
         self.banned = False
         """Whether the exchange itself said, the last time, when to come back and not before."""
         self.running = False
@@ -146,7 +148,7 @@ class Collection:
     @property
     def exchange_error(self) -> str:
         """Why the exchange could not be asked the last time, or nothing."""
-        return "" if self.store_failed else self.error
+        return "" if self.store_failed or self.child_failed else self.error
 
     @property
     def clock_error(self) -> str:
@@ -161,6 +163,11 @@ class Collection:
     def store_error(self) -> str:
         """Why the candles could not be written the last time, or nothing."""
         return self.error if self.store_failed else ""
+
+    @property
+    def child_error(self) -> str:
+        """Why the collect child could not do its work the last time, or nothing."""
+        return self.error if self.child_failed else ""
 
     @property
     def rest(self) -> float | None:
@@ -193,7 +200,8 @@ class Collection:
                 order, on_report=self._on_report, deadline_s=60.0 * self.config.worker.deadline_minutes, silence_s=SILENCE
             )
         except WorkerError as error:
-            report = Failed(job=0, error=error.message, hint=error.hint, code=error.code)
+            loading = isinstance(error, LoadError)
+            report = Failed(job=0, error=error.message, hint=error.hint, code=error.code, loading=loading)
         finally:
             self.running, self.progress = False, None
             self.attempted_to = boundary
@@ -203,11 +211,13 @@ class Collection:
         assert isinstance(report, Failed), report
         self._select_again = False if self.followed else self._select_again
         self.error, self.store_failed = report.error or "the collection failed", report.code == StoreError.code
+        self.child_failed = report.code in (WorkerError.code, CryptodError.code)
         self.banned = report.retry_after is not None
-        self._back_off(report.retry_after)
+        if not report.loading:  # the pool says when that is worth another attempt
+            self._back_off(report.retry_after)
         log.warning(
             "the candles could not be collected", error=report.error, hint=report.hint, duration=self._monotonic() - started,
-            retry_in=round(self._retry_at - self._monotonic(), 1),
+            retry_in=round(self.retry_in, 1),
         )  # fmt: skip
         return False
 
@@ -227,9 +237,9 @@ class Collection:
         late = set(self.amendments.added).difference(self._included)
         self.left_out = {symbol: why for symbol, why in report.left_out.items() if symbol not in late} | self._removed()
         if report.failed and len(report.failed) >= len(report.symbols):
-            self.error, self.store_failed = next(iter(report.failed.values())), False
+            self.error, self.store_failed, self.child_failed = next(iter(report.failed.values())), False, False
         else:
-            self.error, self.store_failed = "", False
+            self.error, self.store_failed, self.child_failed = "", False, False
         if report.failed or (selected and any(symbol in self._included for symbol in self.unmet)):
             self._back_off(None)
         else:

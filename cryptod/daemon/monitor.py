@@ -166,6 +166,10 @@ class Facts:
     exchange_error: str = ""
     exchange_banned: bool = False
     """Whether that is because the exchange told us to stay away for a while."""
+    collect_error: str = ""
+    """Why the collect child could not do its work, where that is not the exchange's fault."""
+    unloadable: dict[str, str] = field(default_factory=dict)
+    """Kind of child -> why it cannot load what it runs."""
     universe_warnings: tuple[str, ...] = ()
     full_enabled: bool = True
     full_last_done: int = 0
@@ -227,7 +231,9 @@ def _market_stale(f: Facts) -> str | None:
 
 
 def _models_missing(f: Facts) -> str | None:
-    return "no model has been trained yet" if f.followed and not f.trained else None
+    if not f.followed or f.trained or "train" in f.unloadable:  # of which library_broken tells, with another remedy
+        return None
+    return "no model has been trained yet"
 
 
 def _coins_missing(f: Facts) -> str | None:
@@ -272,6 +278,16 @@ CONDITIONS: Final = (
     Condition(
         "exchange_banned", "warning", 0,
         "it is asked again when it said so; if it comes back, look for other programs that ask it from this address", _exchange_banned,
+    ),
+    Condition(
+        "collect_failed", "warning", 60,
+        "the sentence names the cause, the log the details; it is tried again by itself, and what there is is served with its age",
+        lambda f: f"the candles could not be collected: {f.collect_error}" if f.collect_error else None,
+    ),
+    Condition(
+        "library_broken", "error", 0,
+        "mend that, then `systemctl reload cryptod`; forecasts are served on; it is tried again when packages change, and each hour",
+        lambda f: "; ".join(dict.fromkeys(f.unloadable.values())) or None,
     ),
     Condition("market_stale", "error", 0, "see exchange_unreachable; answers are marked stale until candles come in", _market_stale),
     Condition(

@@ -249,7 +249,7 @@ class Service:
         for name in self.scheduler.due(now):
             self._run_periodic(name, now)
         collection, training = self.collection, self.training
-        if collection.due(now):
+        if collection.due(now) and not self.pool.held_back("collect"):
             self._start("collect", self._collect(now))
         if collection.followed and not len(training.queue) and (lack := self._lack_of_models()) and self._first_training_due():
             self.enqueue("full", lack)
@@ -328,6 +328,8 @@ class Service:
 
     def _first_training_due(self) -> bool:
         """Missing models are trained as soon as there are candles; when that did not help, not again at once."""
+        if "train" in self.pool.unloadable:
+            return not self.pool.held_back("train")
         latest = self.training.recent(1)
         return not latest or latest[0]["ended"] < self._started or self.clock.now() - latest[0]["ended"] > HOUR_MS
 
@@ -503,6 +505,7 @@ class Service:
     def _apply(self, config: Config, changed: list[str]) -> None:
         self.config = self.publisher.config = self.collection.config = self.training.config = config
         self.scheduler.replace(periodic_rows(config), self.clock.now())
+        self.pool.try_again()
         self.pool.nice, self.pool.memory_mb = config.worker.nice, config.worker.memory_mb
         logs.set_level(config.log.level)
         if any(key.startswith("universe.") for key in changed):

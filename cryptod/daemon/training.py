@@ -26,7 +26,7 @@ from cryptod.daemon.job import (
     plan_batches,
 )
 from cryptod.daemon.records import Records
-from cryptod.errors import CryptodError, RequestError, WorkerError
+from cryptod.errors import CryptodError, LoadError, RequestError, WorkerError
 from cryptod.logs import get_logger
 from cryptod.market import HOUR
 from cryptod.worker.messages import Batch, BatchDone, BatchFailed, Failed, Finished, Progress, Report, TrainOrder
@@ -145,6 +145,10 @@ class Training:
             except WorkerError as error:
                 if job.state != RUNNING or self._pool.stopping:
                     return
+                if isinstance(error, LoadError):  # no other batch would fare better
+                    job.error, job.hint = error.message, error.hint
+                    self._move(job, FAILED, now())
+                    return
                 # Batches are trained in order: the first without a verdict took the child down; the rest gets another child.
                 culprit = next((batch for batch in batches if batch.state == "waiting"), batches[-1])
                 self._fail(job, culprit, error.message, error.hint)
@@ -211,7 +215,7 @@ class Training:
         if isinstance(final, Finished):
             job.peak_rss = max(job.peak_rss, final.peak_rss)
         elif isinstance(final, Failed):
-            raise CryptodError(final.error, hint=final.hint)
+            raise (WorkerError if final.code == WorkerError.code else CryptodError)(final.error, hint=final.hint)
 
     def _fail(self, job: Job, batch: BatchState, error: str, hint: str) -> None:
         batch.state, batch.attempts, batch.reason = "failed", batch.attempts + 1, error

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from cryptod.errors import CheckpointError, CryptodError, DataError
+from cryptod.errors import CheckpointError, CryptodError, DataError, out_of_memory
 from cryptod.forecast import network
 from cryptod.forecast.features import WARM_HOURS, FeatureState, scan
 from cryptod.forecast.model import Model
@@ -97,6 +97,8 @@ def train(order: TrainOrder, candles: Candles, report: Callable[[Report], None])
         try:
             report(run_.batch(batch, began))
         except _FAILURES as error:
+            if out_of_memory(error):
+                raise  # not this batch's candles' fault: the child says so, and what to do
             message, hint = (error.message, error.hint) if isinstance(error, CryptodError) else (f"{type(error).__name__}: {error}", "")
             report(BatchFailed(job=order.job, batch=batch.number, error=f"batch {batch.number}: {message}", hint=hint))
 

@@ -11,11 +11,9 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
@@ -24,8 +22,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from cryptod import logs
-from cryptod.errors import CryptodError, ExchangeError
-from cryptod.worker.messages import Failed, Order, Report
+from cryptod.errors import CryptodError, ExchangeError, WorkerError, out_of_memory
+from cryptod.worker import memory
+from cryptod.worker.messages import Failed, Loaded, Order, Report
 
 RUNNERS: Final = {
     "collect": "cryptod.ingest.collector",
@@ -38,12 +37,17 @@ LENGTH: Final = 4
 """Bytes of the length (big-endian) that stands before each message."""
 MAX_MESSAGE: Final = 16 << 20
 _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_NO_MEMORY: Final = ("can't allocate memory", "can't start new thread", "std::bad_alloc", "Cannot allocate memory")
-"""How torch, Python's threads, C++ and the C library say that the cap was reached."""
+OVER_MEMORY: Final = {
+    "collect": "the exchange sends more than markets and candles take: check exchange.id and exchange.url, or raise worker.memory_mb",
+    "train": "lower train.batch_size, raise worker.memory_mb, or install the CPU build of torch: it takes 280 MB less than the CUDA build",
+    "score": "ask for a shorter time, or raise worker.memory_mb",
+    "report": "ask for a shorter time, or raise worker.memory_mb",
+}
+"""Kind of child -> what to do when it needs more memory than it may have."""
 
 
 class Settings(NamedTuple):
-    """Plain values for one child. ``module``: the runner; ``memory_mb``: cap on its data (RLIMIT_DATA), 0 for none.
+    """Plain values for one child. ``module``: the runner; ``memory_mb``: cap on its memory, 0 for none.
 
     ``eager``: import the runner before there is an order, with so many threads (0: one for each core); None to wait for the order.
     """
@@ -62,23 +66,23 @@ def main(wire: socket.socket, settings: Settings) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _make_small(settings)
-    encode = msgspec.msgpack.Encoder().encode
     decode = msgspec.msgpack.Decoder(Order).decode
     wire.setblocking(True)
-    if settings.eager is not None:
-        _limit_threads(settings.eager)
-        importlib.import_module(settings.module)
-
-    def report(message: Report) -> None:
-        data = encode(message)
-        wire.sendall(len(data).to_bytes(LENGTH, "big") + data)
-
+    program = _Program(wire, settings)
+    if settings.memory_mb:
+        memory.watch(settings.memory_mb, program.end_over_memory)
+    failed = None
     with wire.makefile("rb") as orders, suppress(BrokenPipeError):  # broken: nobody listens any more
+        if settings.eager is not None:
+            _limit_threads(settings.eager)
+            failed = program.attempt(None)
         while data := _receive(orders):
             order = decode(data)
             logs.configure(settings.log_level, fields={"job": order.job} if order.job else None)
             _limit_threads(getattr(order, "threads", 1))
-            _carry_out(order, settings, report)
+            failed = failed or program.attempt(order)
+            if failed is not None:
+                program.report(msgspec.structs.replace(failed, job=order.job))
 
 
 def _receive(orders: io.BufferedReader) -> bytes:
@@ -90,21 +94,70 @@ def _receive(orders: io.BufferedReader) -> bytes:
         return b""
 
 
-def _carry_out(order: Any, settings: Settings, report: Callable[[Report], None]) -> None:
-    try:
-        importlib.import_module(settings.module).run(order, report)
-    except CryptodError as error:
-        retry_after = error.retry_after if isinstance(error, ExchangeError) else None
-        report(Failed(job=order.job, error=error.message, hint=error.hint, retry_after=retry_after, code=error.code))
-    except BrokenPipeError:
-        raise  # in a report; `main` ends
-    except Exception as error:  # noqa: BLE001 - a child's top: whatever it was, the parent is told and the log has the trace
-        if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
-            text = f"the {settings.kind} child needs more memory than its {settings.memory_mb} MB"
-            report(Failed(job=order.job, error=text, hint="raise worker.memory_mb, or lower train.batch_size"))
+class _Program:
+    """What this child runs: a module that is loaded for the first order, and the order that it is at."""
+
+    def __init__(self, wire: socket.socket, settings: Settings) -> None:
+        self._wire, self._settings = wire, settings
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._sending = threading.Lock()
+        self._loaded = False
+        self._job: int | None = None
+
+    def report(self, message: Report) -> None:
+        with self._sending:
+            self._send(message)
+
+    def _send(self, message: Report) -> None:
+        data = self._encode(message)
+        self._wire.sendall(len(data).to_bytes(LENGTH, "big") + data)
+
+    def attempt(self, order: Any | None) -> Failed | None:
+        """Load the module, if it is not, and carry out the order, if there is one; how that failed, or nothing."""
+        self._job = None if order is None else order.job
+        try:
+            module = importlib.import_module(self._settings.module)
+            if not self._loaded:
+                self._loaded = True
+                if self._settings.memory_mb:
+                    memory.limit_data(self._settings.memory_mb)
+                self.report(Loaded())
+            if order is not None:
+                module.run(order, self.report)
+        except CryptodError as error:
+            retry_after = error.retry_after if isinstance(error, ExchangeError) else None
+            return Failed(job=0, error=error.message, hint=error.hint, retry_after=retry_after, code=error.code)
+        except BrokenPipeError:
+            raise  # in a report; `main` ends
+        except Exception as error:  # noqa: BLE001 - a child's top: whatever it was, the parent is told and the log has the trace
+            return self._failed(error)
+        self._job = None
+        return None
+
+    def _failed(self, error: Exception) -> Failed:
+        if out_of_memory(error):
+            return self._over_memory()
+        what = f"{type(error).__name__}: {error}"
+        if not self._loaded:
+            hint = "install what is missing" if isinstance(error, ModuleNotFoundError) else "a library is broken: install it anew"
+            return Failed(job=0, error=f"the {self._settings.kind} child cannot load its program: {what}", hint=hint, loading=True)
+        logs.get_logger("worker").exception("an order ended in a defect", kind=self._settings.kind)
+        return Failed(job=0, error=what, hint="a defect; the log has the details", code=CryptodError.code)
+
+    def _over_memory(self) -> Failed:
+        kind, cap = self._settings.kind, f"{self._settings.memory_mb} MB"
+        if self._loaded:
+            text = f"the {kind} child needs more memory than its {cap}"
         else:
-            logs.get_logger("worker").exception("an order ended in a defect", kind=settings.kind)
-            report(Failed(job=order.job, error=f"{type(error).__name__}: {error}", hint="a defect; the log has the details"))
+            text = f"the {kind} child cannot load its program: that takes more memory than its {cap}"
+        return Failed(job=0, error=text, hint=OVER_MEMORY[kind], code=WorkerError.code, loading=not self._loaded)
+
+    def end_over_memory(self) -> None:
+        """Called in the thread that watches the memory: say so, unless a report is stuck on its way, and end the process."""
+        if self._job is not None and self._sending.acquire(timeout=1.0):
+            with suppress(OSError):
+                self._send(msgspec.structs.replace(self._over_memory(), job=self._job))
+        os._exit(1)
 
 
 def _end_with_parent() -> None:
@@ -122,9 +175,10 @@ def _limit_threads(threads: int) -> None:
 
 
 def _make_small(settings: Settings) -> None:
-    """Lowest priority for processor and disk, a cap on memory, and first in line when the kernel must end somebody."""
+    """Lowest priority for processor and disk, no graphics card, and first in line when the kernel must end somebody."""
     import psutil  # here, because the daemon imports this module at its start
 
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the CUDA build of torch leaves cards and their driver alone
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, settings.nice)
     with suppress(OSError, psutil.Error):
@@ -132,7 +186,3 @@ def _make_small(settings: Settings) -> None:
     for path, text in (("/proc/self/oom_score_adj", "1000"), ("/proc/self/comm", f"cryptod-{settings.kind}")):
         with suppress(OSError), open(path, "w") as file:
             file.write(text)
-    if settings.memory_mb:
-        cap = settings.memory_mb << 20
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (cap if hard == resource.RLIM_INFINITY else min(cap, hard), hard))

@@ -103,6 +103,10 @@ class ReportOrder(msgspec.Struct, tag="report", frozen=True, kw_only=True):
     """What the daemon says of itself, MessagePack: ``{status, jobs, followed}``."""
 
 
+class Loaded(msgspec.Struct, tag="loaded", frozen=True, kw_only=True):
+    """The child has loaded what it runs, be there an order or not: what ends it now is not its libraries' fault."""
+
+
 class Progress(msgspec.Struct, tag="progress", frozen=True, kw_only=True):
     """A beat with news; a child that has sent nothing for a while is taken for hung."""
 
@@ -191,7 +195,9 @@ class Failed(msgspec.Struct, tag="failed", frozen=True, kw_only=True):
     retry_after: float | None = None
     code: str = ""
     """The error's machine-readable name, see `cryptod.errors`: a full disk is not the exchange's fault."""
+    loading: bool = False
+    """The child could not load what it runs, so no order of this kind can be carried out."""
 
 
 Order = CollectOrder | TrainOrder | ScoreOrder | ReportOrder
-Report = Progress | CollectDone | BatchDone | BatchFailed | Finished | Scored | Paged | Failed
+Report = Loaded | Progress | CollectDone | BatchDone | BatchFailed | Finished | Scored | Paged | Failed

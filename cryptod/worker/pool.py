@@ -8,9 +8,11 @@ descriptor of the process itself (pidfd) tell how it is.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import socket
+import sysconfig
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,7 +22,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from cryptod import logs
-from cryptod.errors import WorkerError
+from cryptod.errors import LoadError, WorkerError
 from cryptod.worker import child as child_side
 from cryptod.worker import forkserver
 from cryptod.worker.child import LENGTH, MAX_MESSAGE, RUNNERS, Settings
@@ -29,6 +31,7 @@ from cryptod.worker.messages import (
     CollectOrder,
     Failed,
     Finished,
+    Loaded,
     Order,
     Paged,
     Report,
@@ -47,6 +50,10 @@ TERM_GRACE: Final = 1.0
 EXIT_GRACE: Final = 2.0
 FORKSERVER_GONE: Final = 255
 """What `multiprocessing` takes for the exit code when nobody is left to tell it."""
+LOAD_RETRY_S: Final = 3600.0
+"""Seconds until a child that could not load its libraries is tried again, when nothing has changed that could help."""
+_FAULTS: Final = (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
+"""How a library ends the process that loads it: built for another processor, or damaged."""
 _FINAL: Final = (CollectDone, Finished, Scored, Paged, Failed)
 
 
@@ -59,6 +66,14 @@ class ChildView(NamedTuple):
     job: int | None
     started: float
     beat: float
+
+
+class Unloadable(NamedTuple):
+    """Why children of a kind cannot load what they run; ``at`` (monotonic seconds) and ``state`` are of the last attempt."""
+
+    text: str
+    at: float
+    state: tuple[int, int]
 
 
 class Pool:
@@ -83,6 +98,10 @@ class Pool:
         self._busy: dict[_Child, int] = {}
         """Child -> the job that it works on; 0 is any order that is no job."""
         self._all: set[_Child] = set()
+        self.unloadable: dict[str, Unloadable] = {}
+        """Kind -> why no order of it can be carried out now."""
+        self._died_loading: set[str] = set()
+        """Kinds whose last child was killed while it loaded what it runs."""
         self.stopping = False
         if directory:
             forkserver.keep_files_in(directory)
@@ -101,7 +120,8 @@ class Pool:
         """Have the order carried out; every report goes to ``on_report``, the last one is returned as well.
 
         Raises `WorkerError` if the child cannot be started, dies, says nothing for ``silence_s`` seconds, takes longer than
-        ``deadline_s``, or is cancelled. It is gone then; as it is when this is cancelled.
+        ``deadline_s``, or is cancelled. It is gone then; as it is when this is cancelled. `LoadError`, which is one too, if the child
+        cannot load what it runs: see `held_back`.
         """
         if self.stopping:
             raise WorkerError("the daemon is stopping")
@@ -111,14 +131,51 @@ class Pool:
         if idle is not None:
             try:
                 return await self._give(idle, order, on_report, deadline_s, silence_s)
-            except _Deaf:
-                pass  # it ended while the order was on its way: another one is started
+            except (_Deaf, LoadError):
+                pass  # it ended before the order reached it: another one is started
         for ended in room:
             await asyncio.shield(ended)
+        child = await self._start(kind)
         try:
-            return await self._give(await self._start(kind), order, on_report, deadline_s, silence_s)
-        except _Deaf as error:
-            raise WorkerError(error.message, hint=error.hint) from None
+            return await self._give(child, order, on_report, deadline_s, silence_s)
+        except WorkerError as error:
+            raise self._judged(child, error) from None
+        finally:
+            if child.loaded:
+                self.unloadable.pop(kind, None)
+                self._died_loading.discard(kind)
+
+    def held_back(self, kind: str) -> bool:
+        """Whether an order of this kind would fail as the last one did: its libraries do not load, and nothing has changed since."""
+        known = self.unloadable.get(kind)
+        return known is not None and time.monotonic() - known.at < LOAD_RETRY_S and known.state == self._state()
+
+    def try_again(self) -> None:
+        """Hold nothing back: somebody may have mended it."""
+        self.unloadable = {kind: known._replace(at=-math.inf) for kind, known in self.unloadable.items()}
+
+    def _state(self) -> tuple[int, int]:
+        """What a child's libraries depend on: the packages that are installed, and the memory that it may have."""
+        with suppress(OSError):
+            return self.memory_mb, os.stat(sysconfig.get_path("platlib")).st_mtime_ns
+        return self.memory_mb, 0
+
+    def _judged(self, child: _Child, error: WorkerError) -> WorkerError:
+        """The error as it is told: a `LoadError`, which is remembered, where the child could not load what it runs."""
+        kind, code = child.kind, child.exit_code
+        if child.loaded or child.ended_by_us or self.stopping:
+            return WorkerError(error.message, hint=error.hint)
+        if not isinstance(error, LoadError):
+            # One that is killed from outside says nothing of its libraries, unless it happens twice in a row.
+            fault = code is not None and (-code in _FAULTS or 0 <= code < FORKSERVER_GONE)
+            if not fault and kind not in self._died_loading:
+                self._died_loading.add(kind)
+                return WorkerError(error.message, hint=error.hint)
+            fate = error.message.removeprefix(f"the {kind} child ").removesuffix(" before its report")
+            hint = "a library was built for another processor: install a build for this one" if code == -signal.SIGILL else error.hint
+            error = LoadError(f"the {kind} child cannot load its program: it {fate}", hint=hint)
+        self.unloadable[kind] = Unloadable(str(error), time.monotonic(), self._state())
+        return error
 
     async def prepare(self, kind: str, threads: int) -> None:
         """Start a child ahead of its order, which is still waiting for something, and have it import what it needs meanwhile.
@@ -212,11 +269,12 @@ class _Child:
         assert process.pid is not None
         self.kind, self.pid = kind, process.pid
         self.ended_by_us = ""
+        self.loaded = False
         self.started = self.beat = time.monotonic()
         self._process, self._reader, self._writer, self._forget = process, reader, writer, forget
         self._gone = asyncio.Event()
         self._ending: asyncio.Task[None] | None = None
-        self._exit_code: int | None = None
+        self.exit_code: int | None = None
         try:
             self._pidfd = os.pidfd_open(self.pid)
         except ProcessLookupError:  # dead already
@@ -238,17 +296,22 @@ class _Child:
                 try:
                     async with asyncio.timeout(max(0.0, patience)):
                         report = await self._report()
+                        if isinstance(report, Loaded):
+                            self.loaded = True
+                            continue
                 except TimeoutError:
                     late = end <= time.monotonic()
                     why = f"took longer than {deadline_s:.0f} s" if late else f"has said nothing for {silence_s:.0f} s"
                     raise WorkerError(f"the {self.kind} child {why} and was ended", hint="it is tried again") from None
                 heard, self.beat = True, time.monotonic()
+                if isinstance(report, Failed) and report.loading:
+                    raise LoadError(report.error, hint=report.hint)
                 on_report(report)
                 if isinstance(report, _FINAL):
                     return report
         except (asyncio.IncompleteReadError, ConnectionError):
             await self.end(gently=True)  # it dies by itself; wait for the word of how
-            fate, hint = (self.ended_by_us, "") if self.ended_by_us else _fate(self._exit_code)
+            fate, hint = (self.ended_by_us, "") if self.ended_by_us else _fate(self.exit_code)
             raise (WorkerError if heard or self.ended_by_us else _Deaf)(f"the {self.kind} child {fate}", hint=hint) from None
 
     async def _report(self) -> Report:
@@ -279,8 +342,8 @@ class _Child:
             os.close(self._pidfd)
             self._pidfd = -1
         await asyncio.to_thread(self._process.join, TERM_GRACE)  # the forkserver says how it ended
-        self._exit_code = self._process.exitcode
-        if self._exit_code is not None:
+        self.exit_code = self._process.exitcode
+        if self.exit_code is not None:
             self._process.close()
         self._forget(self)
 
