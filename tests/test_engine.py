@@ -312,7 +312,7 @@ def test_a_batch_that_memory_runs_out_for_is_not_told_as_its_candles_fault(tmp_p
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    monkeypatch.setattr(engine.trainer, "train", fail)
+    monkeypatch.setattr("cryptod.training.trainer.train", fail)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         train(SOURCE, tmp_path, (SYMBOLS[:4],))
 
