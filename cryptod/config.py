@@ -19,7 +19,8 @@ from typing import Any, Final
 import msgspec
 
 from cryptod.errors import ConfigError
-from cryptod.settings import SECTIONS, SETTINGS, VARIABLES, Config, Setting, toml
+from cryptod.settings import PERPETUALS, SECTIONS, SETTINGS, VARIABLES, Config, Setting, toml
+from cryptod.symbol import split
 
 __all__ = ["DEFAULT_PATH", "Config", "Loaded", "check_config", "documented", "load", "reloaded", "restart_needed"]
 
@@ -113,11 +114,23 @@ def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         )
     for both in sorted(set(universe.include) & set(universe.exclude)):
         yield ("universe.include", "universe.exclude"), f"universe.include and universe.exclude both name {both}"
+    exchange = config.exchange
+    if exchange.market == "swap" and exchange.id not in PERPETUALS:
+        yield (
+            ("exchange.market", "exchange.id"),
+            f'exchange.market = "swap" is known of {", ".join(PERPETUALS)}, and not of exchange.id = {toml(exchange.id)}',
+        )
     for symbol in universe.include:
-        if symbol.split("/")[1] != config.exchange.quote:
+        _, quote, settle = split(symbol)
+        if quote != exchange.quote or (settle and settle != quote):
             yield (
                 ("universe.include", "exchange.quote"),
-                f"universe.include names {symbol}, but coins are followed against exchange.quote = {toml(config.exchange.quote)}",
+                f"universe.include names {symbol}, but coins are followed against exchange.quote = {toml(exchange.quote)}",
+            )
+        elif settle and exchange.market == "spot":
+            yield (
+                ("universe.include", "exchange.market"),
+                f'universe.include names {symbol}, a perpetual future, but exchange.market = "spot"',
             )
     if cache.pregenerate_ttl_hours < cache.ttl_hours:
         yield (

@@ -91,6 +91,10 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pass
 
 
+PERPETUALS: Final = ("binance", "bybit", "dydx", "gate", "hyperliquid", "kucoin", "okx")
+"""Exchanges whose perpetual futures can be followed: the unit of their candles' volumes is known."""
+
+
 class Exchange(_Section, frozen=True):
     """Where the candles come from. Public data only: no key, no account."""
 
@@ -103,6 +107,13 @@ class Exchange(_Section, frozen=True):
             allowed="an id of ccxt, as in binance",
         ),
     ] = "binance"
+    market: Annotated[
+        Literal["spot", "swap"],
+        Key(
+            "Spot pairs, or perpetual futures settled in the quote currency (BTC/USDT:USDT). Funding is not forecast.",
+            "most exchanges, most history",
+        ),
+    ] = "spot"
     quote: Annotated[
         str,
         Key(

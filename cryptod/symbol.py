@@ -57,6 +57,12 @@ def split(symbol: str) -> Parts:
     return Parts(base, quote, settle)
 
 
+def of_market(symbol: str, market: str) -> str:
+    """The symbol as it is in a market, ``spot`` or ``swap``: a perpetual future of ``BTC/USDT`` is ``BTC/USDT:USDT``."""
+    base, quote, settle = split(symbol)
+    return symbol if settle or market == "spot" else f"{base}/{quote}:{quote}"
+
+
 def spelling(text: str) -> str:
     """What two ways to type a coin have in common: no separators, no difference of case or of width."""
     return _SEPARATORS.sub("", unicodedata.normalize("NFKC", text).casefold())

@@ -17,6 +17,7 @@ from cryptod.daemon.records import Records
 from cryptod.errors import CryptodError, LoadError, RequestError, StoreError, WorkerError
 from cryptod.logs import get_logger
 from cryptod.market import TIMEFRAMES
+from cryptod.symbol import of_market
 from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report, known_market, market
 from cryptod.worker.pool import Pool
 
@@ -54,7 +55,7 @@ class Collection:
         self._timeframe = TIMEFRAMES[config.market.timeframe]
         self.amendments = Amendments(jobs)
         saved: dict[str, Any] = jobs.get("universe") or {}
-        self._market = market(config.exchange.id, config.exchange.url, config.exchange.quote)
+        self._market = market(config.exchange.id, config.exchange.url, config.exchange.quote, config.exchange.market)
         if "market" in saved and universe_market(saved) != self._market:
             log.info("another market is followed from now on: its coins are chosen anew", was=saved["market"], now=self._market)
             saved = {}
@@ -185,13 +186,14 @@ class Collection:
     async def run(self, now: int) -> bool:
         """One collection. Returns whether the candles or the universe changed; never raises for what the exchange does."""
         select, boundary = self.wants_selection, self.boundary(now)
-        universe, amendments = self.config.universe, self.amendments
-        self._included = amendments.include(universe.include)
+        universe, amendments, kind = self.config.universe, self.amendments, self.config.exchange.market
+        include, exclude = ([of_market(symbol, kind) for symbol in named] for named in (universe.include, universe.exclude))
+        self._included = amendments.include(include)
         order = CollectOrder(
             job=0, now=now, candles=self._candles, exchange=self.config.exchange.id, url=self.config.exchange.url,
-            quote=self.config.exchange.quote, timeframe=self._timeframe.name, months_back=self.config.train.months_back,
-            size=universe.size + len(set(amendments.added).difference(universe.include)), include=self._included,
-            exclude=amendments.exclude(universe.exclude),
+            quote=self.config.exchange.quote, market=kind, timeframe=self._timeframe.name, months_back=self.config.train.months_back,
+            size=universe.size + len(set(amendments.added).difference(include)), include=self._included,
+            exclude=amendments.exclude(exclude),
             select_universe=select, symbols=self.followed, pace=self._pace,
         )  # fmt: skip
         self.running, started = True, self._monotonic()

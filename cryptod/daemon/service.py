@@ -160,7 +160,7 @@ class Service:
         statedir.lock(root, stack, self.pid)
         self.state = root
         exchange = self.config.exchange
-        self.settled = statedir.settle(root, market(exchange.id, exchange.url, exchange.quote))
+        self.settled = statedir.settle(root, market(exchange.id, exchange.url, exchange.quote, exchange.market))
         environment, self.damaged_store = statedir.open_serving(root / "serving", self.clock.now())
         self.environment = environment
         stack.callback(environment.close)

@@ -78,7 +78,7 @@ class _Run:
         self._order, self._store, self._report = order, store, report
         self._timeframe = TIMEFRAMES[order.timeframe]
         self._began = time.monotonic()
-        self._exchange = Exchange(order.exchange, order.url, pace=order.pace, on_wait=self._say)
+        self._exchange = Exchange(order.exchange, order.url, order.market, pace=order.pace, on_wait=self._say)
         self._listed: dict[str, list[int]] = store.facts("listed") or {}
         """symbol -> [asked from, open time of the exchange's first candle]"""
         self._pending: list[Fetched] = []
@@ -153,7 +153,7 @@ class _Run:
     async def _choose(self) -> tuple[str, ...]:
         """The coins to follow, with the markets that the exchange needs to be asked for them."""
         saved = self._store.facts("universe") or {}
-        mine = market(self._order.exchange, self._order.url, self._order.quote)
+        mine = market(self._order.exchange, self._order.url, self._order.quote, self._order.market)
         if saved and known_market(saved) != mine:
             log.info("candles of another market are dropped", was=saved.get("exchange"), now=self._order.exchange)
             for symbol in self._store.symbols():

@@ -22,6 +22,8 @@ import aiohttp
 import msgspec
 
 from cryptod.errors import ExchangeError
+from cryptod.ingest import metadata
+from cryptod.ingest.perpetuals import PERPETUALS, linear
 from cryptod.market import Timeframe
 
 T = TypeVar("T")
@@ -45,7 +47,7 @@ DEFAULT_PAGE: Final = 300
 
 _MARKET_KEYS: Final = (
     "id", "symbol", "base", "quote", "baseId", "quoteId", "type", "spot", "margin", "swap", "future", "option",
-    "contract", "linear", "inverse", "active", "precision",
+    "contract", "linear", "inverse", "active", "precision", "settle", "settleId", "contractSize", "baseName", "created",
 )  # fmt: skip
 """What ccxt needs of a market to ask for its candles."""
 
@@ -62,6 +64,7 @@ class Day:
     last: float
     high: float
     low: float
+    open: float = 0.0
 
 
 class _Limited(Exception):
@@ -75,22 +78,31 @@ class _Limited(Exception):
 class Exchange:
     """One exchange through ccxt, for one run. An async context manager.
 
-    ``url`` redirects all requests to another host (a simulated exchange); paths stay. ``on_wait`` hears why nothing
-    happens for a while. ``pace``: how many times faster than life the clock of an exchange at ``url`` runs; it allows as
-    much in a minute of its own as the real one in a real minute. ``requests`` counts what was sent, ``page`` is how many
-    candles come with one answer.
+    ``market`` is ``spot``, or ``swap`` for perpetual futures, which not every exchange has. ``url`` redirects all requests
+    to another host (a simulated exchange); paths stay. ``on_wait`` hears why nothing happens for a while. ``pace``: how
+    many times faster than life the clock of an exchange at ``url`` runs; it allows as much in a minute of its own as the
+    real one in a real minute. ``requests`` counts what was sent, ``page`` is how many candles come with one answer.
     ``blocked`` is set once there is no point in asking any more; from then on nothing is sent.
     """
 
-    def __init__(self, name: str, url: str = "", *, pace: float = 1.0, on_wait: Callable[[str], None] = lambda text: None) -> None:
-        self.name = name
+    def __init__(
+        self, name: str, url: str = "", market: str = "spot", *, pace: float = 1.0, on_wait: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.name, self.market = name, market
+        if market != "spot" and name not in PERPETUALS:
+            raise ExchangeError(
+                f"perpetual futures of {name} are not known", hint=f'exchange.market = "swap" goes with {", ".join(PERPETUALS)}'
+            )
+        self._perpetuals = PERPETUALS[name] if market != "spot" else None
         self.requests = 0
         self.blocked: ExchangeError | None = None
         self._on_wait = on_wait
         self._resume_at = 0.0
         self._waited = 0.0
         self._unanswered = 0
-        self._client = _client_class(name)({"enableRateLimit": True, "timeout": TIMEOUT_MS, "tokenBucket": {"delay": LOOK_S}})
+        self._client = _client_class(self._perpetuals.client if self._perpetuals else name)(
+            {"enableRateLimit": True, "timeout": TIMEOUT_MS, "tokenBucket": {"delay": LOOK_S}}
+        )
         self._ccxt = sys.modules["ccxt.base.errors"]
         self._prepare(url, pace)
 
@@ -99,7 +111,7 @@ class Exchange:
         client.has["fetchCurrencies"] = False  # an endpoint that needs a key, and nothing that we need
         kinds = client.options.get("fetchMarkets")
         if isinstance(kinds, dict) and "types" in kinds:
-            client.options["fetchMarkets"] = {**kinds, "types": ["spot"]}
+            client.options["fetchMarkets"] = {**kinds, "types": list(self._perpetuals.types) if self._perpetuals else ["spot"]}
         if url:
             client.urls["api"] = _redirected(client.urls["api"], url)
             if urlsplit(url).scheme == "http":  # no certificates to load, no TLS connection to wait for at the end
@@ -113,6 +125,9 @@ class Exchange:
         client.parse_json = self._parse_json
         candles = (client.features.get("spot") or client.features.get("default") or {}).get("fetchOHLCV") or {}
         self.page = int(candles.get("limit") or DEFAULT_PAGE)
+        if self._perpetuals:
+            client.options |= self._perpetuals.options
+            self.page = self._perpetuals.page
 
     async def __aenter__(self) -> Exchange:
         return self
@@ -132,12 +147,19 @@ class Exchange:
         return now
 
     async def load_markets(self) -> dict[str, bool]:
-        """Ask for all spot markets. Returns symbol -> whether it trades; `records` has what to keep of them."""
+        """Ask for all markets, spot or swap. Returns symbol -> whether it trades; `records` has what to keep of them."""
         markets: Mapping[str, Any] = await self._ask("its markets", lambda: self._client.load_markets(True))
-        spot = {symbol: market.get("active") is not False for symbol, market in markets.items() if market.get("spot")}
-        if not spot:
-            raise ExchangeError(f"{self.name} named no spot markets", hint="is it the right exchange?")
-        return spot
+        wanted = linear if self._perpetuals else _spot
+        found = {symbol: market.get("active") is not False for symbol, market in markets.items() if wanted(market)}
+        if not found:
+            kind = "perpetual futures" if self._perpetuals else "spot markets"
+            raise ExchangeError(f"{self.name} named no {kind}", hint="is it the right exchange?")
+        return found
+
+    def said(self) -> dict[str, str]:
+        """The loaded markets that the exchange itself calls something else than a coin, and what (see `metadata`)."""
+        markets: Mapping[str, Any] = self._client.markets or {}
+        return {symbol: reason for symbol, market in markets.items() if (reason := metadata.said(market))}
 
     def records(self, symbols: Iterable[str]) -> dict[str, dict[str, Any]]:
         """What must be kept of the loaded markets so that the next run need not load them."""
@@ -149,20 +171,36 @@ class Exchange:
         self._client.set_markets([dict(record) for record in records.values()])
 
     async def last_day(self) -> dict[str, Day]:
-        """The last 24 hours of all spot pairs. Markets must be loaded."""
+        """The last 24 hours of all pairs. Markets must be loaded."""
         if not self._client.has.get("fetchTickers"):
             raise ExchangeError(
                 f"{self.name} does not tell all pairs' volumes", hint="name the coins in universe.include and set universe.size"
             )
         tickers: Mapping[str, Any] = await self._ask("the last day's volumes", self._client.fetch_tickers)
-        return {symbol: _day(ticker) for symbol, ticker in tickers.items() if isinstance(ticker, dict)}
+        contracts = self._perpetuals is not None and self._perpetuals.day_contracts
+        return {
+            symbol: _day(ticker, (self._contract_size(symbol) or 0.0) if contracts else 1.0)
+            for symbol, ticker in tickers.items()
+            if isinstance(ticker, dict)
+        }
 
     async def candles(self, symbol: str, timeframe: Timeframe, since: int, limit: int) -> list[list[Any]]:
         """Rows (open time, open, high, low, close, volume) from ``since`` on, at most ``limit``, as the exchange gives them."""
         rows = await self._ask(f"candles of {symbol}", lambda: self._client.fetch_ohlcv(symbol, timeframe.name, since, limit))
         if not isinstance(rows, list):
             raise ExchangeError(f"{self.name} gave no list of candles for {symbol}")
+        if self._perpetuals and self._perpetuals.contracts:
+            size = self._contract_size(symbol)
+            if size is None:
+                raise ExchangeError(f"{self.name} does not say how many coins a contract of {symbol} is: its volumes mean nothing")
+            rows = [[*row[:5], row[5] * size] if len(row) == 6 and isinstance(row[5], int | float) else row for row in rows]
         return rows
+
+    def _contract_size(self, symbol: str) -> float | None:
+        """Coins of one contract, if the exchange says it."""
+        market = (self._client.markets or {}).get(symbol) or {}
+        size = market.get("contractSize")
+        return float(size) if isinstance(size, int | float) and 0 < size < 1e15 else None
 
     # How it is asked
 
@@ -317,10 +355,16 @@ def _seconds(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def _day(ticker: Mapping[str, Any]) -> Day:
+def _spot(market: Mapping[str, Any]) -> bool:
+    return bool(market.get("spot"))
+
+
+def _day(ticker: Mapping[str, Any], size: float) -> Day:
+    """``size``: base currency in one unit of the base volume."""
+
     def number(key: str) -> float:
         value = ticker.get(key)
         return float(value) if isinstance(value, int | float) and 0 < value < 1e300 else 0.0
 
     last = number("last")
-    return Day(number("quoteVolume") or number("baseVolume") * last, last, number("high"), number("low"))
+    return Day(number("quoteVolume") or number("baseVolume") * size * last, last, number("high"), number("low"), number("open"))

@@ -41,6 +41,8 @@ class CollectOrder(msgspec.Struct, tag="collect", frozen=True, kw_only=True):
     exchange: str
     url: str
     quote: str
+    market: str = "spot"
+    """``spot`` or ``swap``."""
     timeframe: str
     months_back: int
     size: int

@@ -1,0 +1,44 @@
+"""Perpetual futures: how each exchange that has them is asked for them, and in what its volumes are counted.
+
+Knows ccxt's names of classes and options, and nothing of how questions are sent. Only linear perpetuals count: settled in
+the currency in which they are quoted. Dated futures and inverse contracts are not taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class Perpetuals:
+    """``client`` is ccxt's class; ``types`` what its list of markets is asked for; ``page`` the rows of one answer."""
+
+    client: str
+    page: int
+    types: tuple[str, ...] = ("swap",)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    contracts: bool = False
+    """Candles count contracts: volumes have to be multiplied by the contract's size."""
+    day_contracts: bool = False
+    """The last day's base volume counts contracts."""
+
+
+PERPETUALS: Final = {
+    "binance": Perpetuals("binanceusdm", 1000, ("linear",)),
+    "bybit": Perpetuals("bybit", 1000, ("linear",), {"defaultType": "swap", "defaultSubType": "linear"}),
+    "dydx": Perpetuals("dydx", 1000),
+    "gate": Perpetuals("gate", 1999, options={"defaultType": "swap"}, contracts=True),
+    "hyperliquid": Perpetuals("hyperliquid", 5000, options={"defaultType": "swap"}),
+    "kucoin": Perpetuals("kucoinfutures", 200, contracts=True),
+    "okx": Perpetuals("okx", 300, options={"defaultType": "swap"}, day_contracts=True),
+}
+"""ccxt's id of the exchange -> how its perpetuals are had. `settings.PERPETUALS` names the same."""
+
+
+def linear(market: Mapping[str, Any]) -> bool:
+    """Whether a market of ccxt's is a perpetual future that is settled in its quote currency."""
+    return (
+        bool(market.get("swap")) and bool(market.get("linear")) and market.get("settle") == market.get("quote") and not market.get("expiry")
+    )
