@@ -31,7 +31,7 @@ from cryptod.daemon.service import Service
 from cryptod.errors import StoreError, WorkerError
 from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, Panel
 from cryptod.simulator.generator import GeneratedMarket
-from cryptod.store.candles import CandleStore
+from cryptod.store.candles import CandleStore, Fetched
 from cryptod.store.checkpoints import write_checkpoint
 from cryptod.worker.messages import BatchDone, BatchFailed, CollectDone, Failed, Finished, Order, Report, TrainOrder
 from cryptod.worker.pool import Unloadable
@@ -235,6 +235,27 @@ async def test_one_coin_that_lags_shows_after_five_minutes_until_its_candles_com
     await house.collect(collected())
     await house.refresh()
     assert "candles_stale" not in await house.conditions()
+
+
+@drives("market_outage")
+async def test_an_outage_of_all_coins_shows_until_they_trade_again_and_their_forecasts_say_so(house: House) -> None:
+    await house.published()
+    house.now += 2 * HOUR.ms
+    hour = HOUR.floor(house.now)
+    with CandleStore.open(house.root / "candles", writer=True) as store:
+        nothing, times = np.empty((0, 5)), np.array([hour - 2 * HOUR.ms, hour - HOUR.ms])
+        store.apply(tuple(Fetched(symbol, times[:0], nothing, times) for symbol in market().symbols))
+    await house.collect(collected())
+    await house.refresh()
+    assert "market_outage" in await house.conditions()
+    found = next(found for found in house.service.health.findings if found["name"] == "market_outage")
+    assert found["text"] == "none of the 10 coins has traded for 2 h: their prices are not known"
+    assert all("outage" in flags for flags in house.service.publisher.predictor.forecast(market().symbols, hour).flags)
+    house.now += HOUR.ms
+    house.write(market().symbols, since=hour)
+    await house.collect(collected())
+    await house.refresh()
+    assert "market_outage" not in await house.conditions()
 
 
 @drives("universe_setting")

@@ -123,11 +123,9 @@ def test_no_outcome_reaches_over_a_gap_a_halt_or_a_break(status: int) -> None:
     blank(panel, 0, slice(800, 900), status)
     panel.values[1000:, 1, :VOLUME] *= np.e**12
     found = laid(panel)
-    quiet = 0 if status == NOT_FETCHED else 24
     expected = np.zeros((HOURS, 3), bool)
     expected[WARM_HOURS - 1 : HOURS - 24] = True
-    expected[776 + quiet : 900, 0] = False
-    expected[875:901, 0] = False
+    expected[776:900, 0] = False
     expected[976:1000, 1] = False
     if status == NOT_FETCHED:
         expected[900, 0] = True  # the coin is back, its chain broken at this hour and whole from it on

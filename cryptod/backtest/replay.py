@@ -19,7 +19,7 @@ import numpy as np
 
 from cryptod.backtest.history import History
 from cryptod.daemon.job import plan_batches
-from cryptod.daemon.scoring import last_closes
+from cryptod.daemon.scoring import known_closes
 from cryptod.errors import CheckpointError, DataError
 from cryptod.forecast.drift import Alarm, Drift
 from cryptod.forecast.learning import Learning, Spoken, mature
@@ -134,7 +134,7 @@ class Replay:
         if behind:
             predictor.advance(self.history.panel(behind, min(predictor.needs(symbol) for symbol in behind), cutoff))
         if self._spoken:
-            close = last_closes(self.history.panel(self.history.symbols, cutoff - (MAX_HORIZON + 1) * HOUR.ms, cutoff))[-1]
+            close = known_closes(self.history.panel, self.history.symbols, cutoff - (MAX_HORIZON + 1) * HOUR.ms, cutoff)[-1]
             ago = [self._spoken.get(cutoff - h * HOUR.ms) for h in range(1, MAX_HORIZON + 1)]
             matured = mature(self.history.symbols, close, [[one] if one else [] for one in ago])
             self.learning.learn(matured)

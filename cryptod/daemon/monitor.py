@@ -182,6 +182,8 @@ class Facts:
     """Coins served by a reference forecaster because the model lost to it."""
     drift: str = ""
     """In which way the forecasts do not fit the market any more, from an alarm of the drift watch until they do again."""
+    outage: str = ""
+    """Which coins do not trade, while nearly none does."""
     coverage: str = ""
     """In which way the intervals of the last weeks were too narrow or too wide."""
     refresh_error: str = ""
@@ -293,6 +295,11 @@ CONDITIONS: Final = (
     Condition(
         "candles_stale", "warning", 300,
         "if the coin is halted or delisted, add it to universe.exclude; otherwise wait for the exchange", _candles_stale,
+    ),
+    Condition(
+        "market_outage", "warning", 0,
+        "look at the exchange's status page; until it trades again forecasts are made from the last prices known, wider, and flagged `outage`",
+        lambda f: f.outage or None,
     ),
     Condition("models_missing", "error", 0, "the first training starts by itself once candles are in: `cryptoctl jobs`", _models_missing),
     Condition(

@@ -42,6 +42,11 @@ GRACE_MS: Final = 5 * 60_000
 AT_ONCE: Final = 500
 """Coins that are forecast and issued together, 15 kB each until they are written: memory does not grow with their number."""
 
+NEARLY_ALL: Final = 0.9
+"""Of the coins: the market is called down when so many do not trade that always do."""
+_WITNESSES: Final = 25
+"""Coins whose hours are read again beside those of coins that came in late."""
+
 log = get_logger("publisher")
 _PACKER = msgpack.Packer(use_single_float=True)
 _EXACT = msgpack.Packer()
@@ -285,7 +290,9 @@ class Publisher:
         if not behind:
             return
         start = min(self.predictor.needs(symbol) for symbol in behind)
-        await self.in_slices(lambda: self.predictor.advance(self._candles(tuple(behind), start, cutoff)))
+        late = frozenset(behind)
+        others = [symbol for symbol in symbols if symbol not in late][:_WITNESSES]  # they say whether the market traded
+        await self.in_slices(lambda: self.predictor.advance(self._candles((*behind, *others), start, cutoff)))
 
     async def _issue(self, symbols: tuple[str, ...], cutoff: int, now: int, ttl_ms: int) -> None:
         """Forecast, write the ledger, render, cache: in this order, `AT_ONCE` coins after the other."""
@@ -458,6 +465,15 @@ class Publisher:
         return await self.on_disk(self._cache.expire, now)
 
     # Descriptions
+
+    def outage(self) -> str:
+        """What to say while nearly none of the coins that are served trades; empty otherwise."""
+        silent, served = self.predictor.interrupted(), len(self.predictor.symbols)
+        if not silent or len(silent) < NEARLY_ALL * served:
+            return ""
+        hours = min(silent.values())
+        who = f"none of the {served} coins has" if len(silent) == served else f"{len(silent)} of {served} coins have not"
+        return f"{who} traded for {hours} h: their prices are not known"
 
     def fallback(self) -> int:
         """How many coins are served by a reference forecaster because the model lost to it (pegged coins are meant to be)."""

@@ -8,7 +8,7 @@ has to be remembered across a restart but what was learned and how far it has co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from cryptod.daemon.coverage import LiveCoverage
 from cryptod.daemon.driftwatch import DriftWatch
 from cryptod.daemon.records import Records
 from cryptod.forecast.learning import Learning, Spoken, mature
+from cryptod.forecast.outages import trades, unknown_hours
 from cryptod.forecast.predictor import combined
 from cryptod.forecast.scores import pinball
 from cryptod.logs import get_logger
@@ -29,6 +30,8 @@ LATE_HOURS: Final = 6
 """How long an issue that has matured waits for a coin's late candles, before what is missing counts as never known."""
 REMEMBERED: Final = 2_500
 """Forecasts that are kept in memory for the day in which they mature, 5 kB each: a day's of 100 coins; others are read again each hour."""
+LOOK_BACK_HOURS: Final = 14 * 24
+"""Hours by which it is judged whether an hour without a trade is a calm one."""
 _RECORD: Final = "learning"
 
 log = get_logger("scoring")
@@ -47,6 +50,16 @@ def last_closes(panel: Panel) -> Float64:
     last = np.maximum.accumulate(row, axis=0)
     filled = np.where(last >= 0, np.take_along_axis(closes, np.maximum(last, 0), axis=0), np.nan)
     return np.where(panel.status == NOT_FETCHED, np.nan, filled)
+
+
+def known_closes(candles: Callable[[tuple[str, ...], int, int], Panel], symbols: tuple[str, ...], start: int, cutoff: int) -> Float64:
+    """`last_closes` of these hours; NaN also where a coin, or its market, did not trade though it always does: nobody knows the price."""
+    panel = candles(symbols, start, cutoff)
+    closes = last_closes(panel)
+    if (np.isfinite(closes) & ~trades(panel.values, panel.status)).any():
+        longer = candles(symbols, start - LOOK_BACK_HOURS * HOUR.ms, cutoff)
+        closes[unknown_hours(longer)[len(longer.values) - len(closes) :]] = np.nan
+    return closes
 
 
 class Scoring:
@@ -83,7 +96,7 @@ class Scoring:
                 at.setdefault(key[0], []).append(key)
         symbols = tuple(sorted(set[str]().union(*named.values())))
         if symbols:
-            closes = last_closes(self._candles(symbols, first - (MAX_HORIZON + 1) * HOUR.ms, cutoff))
+            closes = known_closes(self._candles, symbols, first - (MAX_HORIZON + 1) * HOUR.ms, cutoff)
             for now in range(first, cutoff + 1, HOUR.ms):
                 close = closes[len(closes) - 1 - (cutoff - now) // HOUR.ms]
                 matured = mature(symbols, close, [self._spoken(at.get(now - h * HOUR.ms, ())) for h in range(1, MAX_HORIZON + 1)])
@@ -131,7 +144,7 @@ class Scoring:
 
     def _outcomes(self, cutoff: int, issue: Spoken) -> Float64:
         """float64 [N, 24]: cumulative log returns since the issue, NaN where they are not known."""
-        closes = last_closes(self._candles(issue.symbols, cutoff - HOUR.ms, cutoff + MAX_HORIZON * HOUR.ms))[1:]
+        closes = known_closes(self._candles, issue.symbols, cutoff - HOUR.ms, cutoff + MAX_HORIZON * HOUR.ms)[1:]
         return np.asarray(np.log(closes.T / issue.close[:, None]))
 
     def _scored(self, key: tuple[int, int], issue: Spoken, outcomes: Float64) -> Score:

@@ -11,6 +11,10 @@ movement, a quiet hour of a halted one is none. Hours that are not live change n
 coin returns after more than `HALT_HOURS` or opens at more than e times (or less than 1/e of) its last close, as after a
 redenomination or a relisting under an old name: the return over the break is not a return. A coin that returns after more than
 `RELISTED_HOURS` is taken for a new one, whatever its name: its recursions begin anew.
+
+An outage is not calm. A coin is *steady* while it trades in practically every hour. An hour without a trade is *silent*, which means
+unknown, if the coin is steady or the hour is dark: nearly none of the market's steady coins traded (`cryptod.forecast.outages`). A silent hour is not live: the recursions carry over it. The first candle after silent or missing
+hours has the return of all of them: it counts as one hour's, scaled down to that, and its jump widens that hour's range if it is large.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from typing import Final
 import numpy as np
 
 from cryptod.errors import CheckpointError
+from cryptod.forecast.outages import Attendance, is_steady
 from cryptod.forecast.season import Season, hour_of_week
 from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, NOT_FETCHED, OPEN, VOLUME, Bool, Float32, Float64, Int64, Panel, UInt8
 
@@ -38,6 +43,8 @@ TRENDS: Final = (1, 4, 24, 120)
 """Half-lives in hours of the EWMAs of: variance, Rogers-Satchell, squared return, variance before the season, log volume, return."""
 
 HALT_HOURS: Final = 24
+LATELY_HOURS: Final = 6
+"""A forecast made so many hours after a silent hour still says so."""
 RELISTED_HOURS: Final = 168
 WARM_HOURS: Final = 168
 """A coin's features mean something, and enter the market's mean, once so many hours were absorbed."""
@@ -115,13 +122,20 @@ _TREND_DECAY: Final = _decay(TRENDS)
 _TREND_SCALE: Final = np.sqrt(np.array(TRENDS, dtype=np.float64))[:, None]
 
 
+_WIDE: Final = frozenset({"winsor", "slow", "trend"})
+"""Recursions [K, n]; the others are [n] or [n, K]."""
+_LATER: Final = frozenset({"seen", "gaps", "silent"})
+
+
 @dataclass(slots=True)
 class FeatureState:
     """The recursions of n coins. Plain arrays, so that a checkpoint can hold them.
 
     ``at``: int64 [n], close time of the last fetched hour absorbed (UTC ms; 0: none yet). ``traded``: int64 [n], close time of the last
     traded one. ``close``: float64 [n], its close. ``count``: float64 [n], live hours absorbed. ``winsor`` [3, n], ``slow`` [19, n],
-    ``trend`` [4, n]: float64 EWMAs. ``own``: float32 [n, len(OWN)], features at the last live hour.
+    ``trend`` [4, n]: float64 EWMAs. ``own``: float32 [n, len(OWN)], features at the last live hour. ``seen``, ``gaps``: float64 [n], hours
+    fetched right after a traded one, and the share (EWMA) of them without a trade. ``silent``: int64 [n], close time of the last hour that was fetched but
+    not live.
     """
 
     at: Int64
@@ -132,6 +146,9 @@ class FeatureState:
     slow: Float64
     trend: Float64
     own: Float32
+    seen: Float64
+    gaps: Float64
+    silent: Int64
 
     @classmethod
     def empty(cls, coins: int) -> FeatureState:
@@ -144,6 +161,9 @@ class FeatureState:
             slow=np.zeros((len(_SLOW), coins)),
             trend=np.zeros((len(TRENDS), coins)),
             own=np.zeros((coins, len(OWN)), np.float32),
+            seen=np.zeros(coins),
+            gaps=np.zeros(coins),
+            silent=np.zeros(coins, np.int64),
         )
 
     @property
@@ -155,32 +175,38 @@ class FeatureState:
     def warm(self) -> Bool:
         return self.count >= WARM_HOURS
 
+    @property
+    def steady(self) -> Bool:
+        """bool [n]: trades in practically every hour, as far as is known."""
+        return is_steady(self.seen, self.gaps)
+
+    @property
+    def interrupted(self) -> Bool:
+        """bool [n]: nothing is known of the last fetched hour but that no trade was seen in it."""
+        return np.asarray((self.silent > 0) & (self.silent == self.at))
+
+    @property
+    def lately_silent(self) -> Bool:
+        """bool [n]: at most `LATELY_HOURS` since the last such hour."""
+        return np.asarray((self.silent > 0) & (self.at - self.silent <= LATELY_HOURS * HOUR.ms))
+
     def coins(self, columns: Int64) -> FeatureState:
         """A copy of some coins' recursions."""
         return FeatureState(
-            self.at[columns],
-            self.traded[columns],
-            self.close[columns],
-            self.count[columns],
-            self.winsor[:, columns],
-            self.slow[:, columns],
-            self.trend[:, columns],
-            self.own[columns],
+            *(getattr(self, field.name)[(slice(None), columns) if field.name in _WIDE else columns] for field in fields(self))
         )
 
     @classmethod
     def join(cls, parts: list[FeatureState]) -> FeatureState:
         """The coins of all parts, one after the other (a copy)."""
         return cls(
-            *(
-                np.concatenate([getattr(part, field.name) for part in parts], axis=1 if field.name in ("winsor", "slow", "trend") else 0)
-                for field in fields(cls)
-            )
+            *(np.concatenate([getattr(part, field.name) for part in parts], axis=1 if field.name in _WIDE else 0) for field in fields(cls))
         )
 
     def forget(self, coins: Bool) -> None:
         """Begin the recursions of some coins (bool [n]) anew; time and last price stay."""
-        self.count[coins] = 0.0
+        self.count[coins] = self.seen[coins] = self.gaps[coins] = 0.0
+        self.silent[coins] = 0
         for recursion in (self.winsor, self.slow, self.trend):
             recursion[:, coins] = 0.0
         self.own[coins] = 0.0
@@ -191,11 +217,15 @@ class FeatureState:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], coins: int) -> FeatureState:
-        """The state as it was exported by `arrays` (copied), or `CheckpointError` where a shape, a type or a value is wrong."""
+        """The state as it was exported by `arrays` (copied), or `CheckpointError` where a shape, a type or a value is wrong.
+
+        What an earlier version did not keep (`_LATER`) is as in an empty state: no coin is known to be steady.
+        """
         empty = cls.empty(coins)
         found = {}
         for field in fields(cls):
-            expected, given = getattr(empty, field.name), arrays.get(field.name)
+            expected = getattr(empty, field.name)
+            given = arrays.get(field.name, expected if field.name in _LATER else None)
             if given is None or given.shape != expected.shape or given.dtype != expected.dtype:
                 raise CheckpointError(f"feature state: {field.name} is missing or not {expected.dtype} {expected.shape}")
             if field.name == "close":
@@ -206,6 +236,8 @@ class FeatureState:
             found[field.name] = given.copy()
         if (found["winsor"] < 0).any() or (found["slow"][: _RAW.stop] < 0).any():
             raise CheckpointError("feature state: a variance below zero")
+        if (found["seen"] < 0).any() or (found["gaps"] < 0).any() or (found["gaps"] > 1).any():
+            raise CheckpointError("feature state: a share of gaps outside of 0 to 1")
         return cls(**found)
 
 
@@ -214,8 +246,8 @@ class Rows:
     """What was recorded of the hours absorbed, for training. All [T, n] but ``own`` [T, n, len(OWN)].
 
     ``variance``: winsorised Parkinson variance of the hour over its seasonal factor; ``slow``: EWMA of it before the season; ``log_volume``
-    less its season; ``close``: last known; ``live``, ``broken``: see the top of this file; ``count``: live hours absorbed so far. Rows
-    where ``live`` is false hold no features.
+    less its season; ``close``: last known; ``live``, ``silent``, ``broken``: see the top of this file; ``count``: live hours absorbed so far.
+    Rows that are neither live nor silent hold no features; those of a silent hour are the ones before it, without a shock.
     """
 
     own: Float32
@@ -224,6 +256,7 @@ class Rows:
     log_volume: Float64
     close: Float64
     live: Bool
+    silent: Bool
     broken: Bool
     count: Float64
 
@@ -233,8 +266,10 @@ class Rows:
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
-def scan(state: FeatureState, panel: Panel, season: Season, *, rows: int = 0) -> Iterator[tuple[slice, Rows]]:
+def scan(state: FeatureState, panel: Panel, season: Season, *, dark: Bool | None = None, rows: int = 0) -> Iterator[tuple[slice, Rows]]:
     """`absorb` the panel in pieces of at most ``rows`` hours, in bounded memory: (rows of the panel, what was recorded).
+
+    ``dark``: bool [T], hours in which the market's steady coins did not trade; by default none.
 
     By default as many hours as keep the pieces of any number of coins in the processor's cache: the loops over the hours cost nearly
     the same for one coin and for a hundred, so coins are best scanned together.
@@ -243,20 +278,21 @@ def scan(state: FeatureState, panel: Panel, season: Season, *, rows: int = 0) ->
     rows = rows or min(max(_PIECE // max(len(panel.symbols), 1), 64), 512)
     for first in range(0, len(times), rows):
         part = slice(first, min(first + rows, len(times)))
-        yield part, absorb(state, panel.values[part], panel.status[part], times[part], season)
+        yield part, absorb(state, panel.values[part], panel.status[part], times[part], season, None if dark is None else dark[part])
 
 
-def absorb(state: FeatureState, values: Float64, status: UInt8, open_times: Int64, season: Season) -> Rows:
+def absorb(state: FeatureState, values: Float64, status: UInt8, open_times: Int64, season: Season, dark: Bool | None = None) -> Rows:
     """Advance ``state`` in place by the hours that it does not know yet, and record them.
 
-    ``values``: float64 [T, n, 5]; ``status``: uint8 [T, n]; ``open_times``: int64 [T], consecutive hours. Hours that a coin has absorbed
+    ``values``: float64 [T, n, 5]; ``status``: uint8 [T, n]; ``open_times``: int64 [T], consecutive hours; ``dark`` as in `scan`. Hours that a coin has absorbed
     before, and hours not fetched, change nothing: absorbing a panel twice is absorbing it once.
     """
-    candle = _Candles(state, values, status, open_times)
+    dark = np.zeros(len(open_times), bool) if dark is None else dark
+    candle = _Candles(state, values, status, open_times, dark)
     later = np.flatnonzero(candle.relisted[1:].any(axis=1)) + 1
     if len(later):
         parts = (slice(0, later[0]), slice(later[0], None))
-        return Rows.join([absorb(state, values[part], status[part], open_times[part], season) for part in parts])
+        return Rows.join([absorb(state, values[part], status[part], open_times[part], season, dark[part]) for part in parts])
     state.forget(candle.relisted[0])
     hours = hour_of_week(open_times)
     factor = season.variance[hours][:, None]
@@ -301,13 +337,13 @@ def absorb(state: FeatureState, values: Float64, status: UInt8, open_times: Int6
     moved = candle.live.any(axis=0)
     state.own[moved] = own[newest[moved], np.flatnonzero(moved)]
     candle.settle(state)
-    return Rows(own, seasonal[:, 0], slow[:, _RAW.stop - 1], log_volume, candle.close, candle.live, candle.broken, count)
+    return Rows(own, seasonal[:, 0], slow[:, _RAW.stop - 1], log_volume, candle.close, candle.live, candle.silent, candle.broken, count)
 
 
 class _Candles:
     """The hours of `absorb` after cleaning: what was traded, what is live, and the hour's own measures. Arrays [T, n]."""
 
-    def __init__(self, state: FeatureState, values: Float64, status: UInt8, open_times: Int64) -> None:
+    def __init__(self, state: FeatureState, values: Float64, status: UInt8, open_times: Int64, dark: Bool) -> None:
         opened, high, low, close, volume = (np.ascontiguousarray(values[:, :, column]) for column in (OPEN, HIGH, LOW, CLOSE, VOLUME))
         new = open_times[:, None] >= state.at
         is_candle = (status == CANDLE) & new
@@ -330,19 +366,30 @@ class _Candles:
         traded_before = np.concatenate([state.traded[None], traded_at[:-1]])
 
         halt = HALT_HOURS * HOUR.ms
-        self.live = traded | (self.fetched & (closes[:, None] - traded_at <= halt))
+        opens = open_times[:, None]
         known = np.isfinite(close_before)
-        chain = np.where(known, close_before, opened)
-        jump = np.abs(np.log(opened / chain))
-        away = open_times[:, None] - traded_before
-        returned = away > halt
+        away = opens - traded_before
         self.relisted = traded & known & (away > RELISTED_HOURS * HOUR.ms)
-        self.broken = traded & known & (returned | (jump > _BREAK))
+        anew = self.relisted[0]
+        seen, gaps = np.where(anew, 0.0, state.seen), np.where(anew, 0.0, state.gaps)
+        self.attendance = Attendance.of(seen, gaps, traded, self.fetched & (traded_before == opens))
+        quiet = self.fetched & ~traded & (closes[:, None] - traded_at <= halt)
+        self.silent = quiet & (self.attendance.steady | dark[:, None])
+        self.live = traded | (quiet & ~self.silent)
+        chain = np.where(known, close_before, opened)
+        jump = np.log(opened / chain)
+        self.broken = traded & known & ((away > halt) | (np.abs(jump) > _BREAK))
+        follows = (opens == state.at) & ~state.interrupted & ~state.halted
+        follows[1:] |= self.live[:-1]
+        unknown = np.where(traded & known & ~follows, away / HOUR.ms, 0.0)  # hours since the last trade
         self.returns = np.where(traded, np.log(close / np.where(self.broken, opened, chain)), 0.0)
+        self.returns /= np.sqrt(1.0 + np.where(self.broken, 0.0, unknown))
         log_high, log_low = np.log(high / close), np.log(low / close)
         log_open_high, log_open_low = np.log(high / opened), np.log(low / opened)
-        self.parkinson = np.where(traded, (log_high - log_low) ** 2 / _FOUR_LN2, 0.0)
-        self.rogers_satchell = np.where(traded, np.maximum(log_high * log_open_high + log_low * log_open_low, 0.0), 0.0)
+        gap = np.where((unknown > 0) & ~self.relisted & (np.abs(jump) <= _BREAK), jump**2, 0.0)
+        self.parkinson = _spread(np.where(traded, (log_high - log_low) ** 2 / _FOUR_LN2, 0.0), gap, unknown)
+        inner = np.maximum(log_high * log_open_high + log_low * log_open_low, 0.0)
+        self.rogers_satchell = _spread(np.where(traded, inner, 0.0), gap, unknown)
         self.squares = self.returns**2
         self.quote_volume = volume * close
         self._closes = closes
@@ -354,6 +401,14 @@ class _Candles:
         state.traded = self._traded_at[-1].copy()
         rows = np.where(self.fetched, np.arange(len(self._closes))[:, None], -1).max(axis=0)
         state.at = np.where(rows >= 0, self._closes[rows], state.at)
+        rows = np.where(self.fetched & ~self.live & (self._traded_at > 0), np.arange(len(self._closes))[:, None], -1).max(axis=0)
+        state.silent = np.where(rows >= 0, self._closes[rows], state.silent)
+        state.seen, state.gaps = self.attendance.seen, self.attendance.gaps
+
+
+def _spread(variance: Float64, jump: Float64, hours: Float64) -> Float64:
+    """An hour's variance, or the mean of it and of the squared jump over the unknown ``hours`` before it, where that is more."""
+    return np.maximum(variance, (variance + jump) / (1.0 + hours))
 
 
 def _gains(decay: Float64, gain: Float64, live: Float64, steady: bool) -> Float64:

@@ -17,6 +17,7 @@ from cryptod.forecast import distribution
 from cryptod.forecast.features import HALT_HOURS, MARKET, FeatureState, absorb, market_terms
 from cryptod.forecast.learning import Learning
 from cryptod.forecast.model import SOURCES, Model
+from cryptod.forecast.outages import Witnesses
 from cryptod.forecast.season import Season, hour_of_week
 from cryptod.market import HOUR, MAX_HORIZON, NOT_FETCHED, QUANTILE_LEVELS, Bool, Float32, Float64, Int64, Panel
 
@@ -121,25 +122,41 @@ class Predictor:
             found |= {group.symbols[column]: int(lag[column]) for column in np.flatnonzero(lag > 0)}
         return found
 
+    def interrupted(self) -> dict[str, int]:
+        """Coins that did not trade in the last hour known of them though they, or their market, always do -> hours since their last trade."""
+        found: dict[str, int] = {}
+        for group in self._groups:
+            idle = (group.state.at - group.state.traded) // HOUR.ms
+            found |= {group.symbols[column]: int(idle[column]) for column in np.flatnonzero(group.state.interrupted)}
+        return found
+
     def lived(self, symbol: str) -> int:
         """Hours in which the coin was seen alive, as far back as its model knows."""
         group, column = self._place[symbol]
         return int(self._groups[group].state.count[column])
 
     def advance(self, panel: Panel) -> None:
-        """Absorb the panel's hours beyond what each coin knows; coins of no model are ignored, hours known already change nothing."""
+        """Absorb the panel's hours beyond what each coin knows; coins of no model are ignored, hours known already change nothing.
+
+        Coins that know the hours already still serve as witnesses of the market's outages (`cryptod.forecast.outages`).
+        """
         known = {symbol: column for column, symbol in enumerate(panel.symbols)}
         times = panel.open_times
-        for group in self._groups:
-            here = np.array([known.get(symbol, -1) for symbol in group.symbols], np.int64)
-            if (here < 0).all():
-                continue
-            behind = group.state.at[here >= 0].min()
-            start = int(np.searchsorted(times, behind))
-            for first in range(start, len(times), _CHUNK):
-                part = slice(first, first + _CHUNK)
+        places = [np.array([known.get(symbol, -1) for symbol in group.symbols], np.int64) for group in self._groups]
+        ours = [(group, here) for group, here in zip(self._groups, places, strict=True) if (here >= 0).any()]
+        behind = min((int(group.state.at[here >= 0].min()) for group, here in ours), default=panel.end)
+        for first in range(int(np.searchsorted(times, behind)), len(times), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            given = []
+            witnesses = Witnesses(len(times[part]))
+            for group, here in ours:
                 status = np.where(here >= 0, panel.status[part][:, here], NOT_FETCHED).astype(np.uint8)
-                absorb(group.state, panel.values[part][:, here], status, times[part], group.season)
+                values = panel.values[part][:, here]
+                witnesses.add(values, status, group.state.steady)
+                given.append((group, values, status))
+            dark = witnesses.dark()
+            for group, values, status in given:
+                absorb(group.state, values, status, times[part], group.season, dark)
         self._market = None
 
     def market(self, cutoff: int) -> Float32:
@@ -183,6 +200,7 @@ class Predictor:
         loose = np.zeros(count, bool)
         halted = np.zeros(count, bool)
         idle = np.empty(count)
+        interrupted, lately = np.zeros(count, bool), np.zeros(count, bool)
         young = np.zeros(count, bool)
         source = np.empty(count, np.int64)
         pegged = np.zeros(count, bool)
@@ -197,6 +215,7 @@ class Predictor:
             state = group.state
             cutoffs[index], close[index], halted[index] = state.at[places], state.close[places], state.halted[places]
             idle[index], young[index] = (state.at[places] - state.traded[places]) / HOUR.ms, state.count[places] < _YOUNG_HOURS
+            interrupted[index], lately[index] = state.interrupted[places], state.lately_silent[places]
             own = state.own[places]
             found = model.quantiles(own, market, hour_of_week(np.array(cutoff)), coins)
             quantiles[index] = found.served
@@ -207,6 +226,12 @@ class Predictor:
             loose[index] = pegged[index] & (model.looseness(own, coins) > 1.0)
             source[index] = model.source[coins]
         _refuse(symbols, cutoffs, close, cutoff)
+        interrupted &= ~halted & ~pegged
+        if interrupted.any():
+            # The last price known is some hours old: the coin has moved since, if nobody saw it.
+            longer = np.sqrt(1.0 + idle[interrupted][:, None] / _HORIZONS).astype(np.float32)[..., None]
+            for values in (quantiles, *said.values()):
+                values[interrupted] *= longer
         if halted.any():
             # Nobody knows at what price a halted coin comes back: the wider of what is served and of the coin's usual moves over the time
             # that has passed since it last traded, and will have.
@@ -223,6 +248,7 @@ class Predictor:
         late = cutoffs < cutoff
         words = {
             "late": late,
+            "outage": lately & ~halted,
             "halted": halted,
             "pegged": pegged,
             "unpegged": loose,

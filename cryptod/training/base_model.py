@@ -19,6 +19,7 @@ from cryptod.errors import CheckpointError
 from cryptod.forecast.baselines import REFERENCES
 from cryptod.forecast.features import WARM_HOURS, FeatureState
 from cryptod.forecast.model import Model
+from cryptod.forecast.outages import Witnesses
 from cryptod.forecast.predictor import BASE
 from cryptod.market import MAX_HORIZON, Float32, Panel
 from cryptod.store.checkpoints import read_checkpoint
@@ -84,7 +85,9 @@ def adopt(base: Model, panel: Panel) -> Adopted:
     chosen = panel.coins(symbols)
     pegged = found.pegged[[symbol not in found.left_out for symbol in panel.symbols]]
     gappy = {symbol for symbol, gaps in zip(panel.symbols, found.gappy, strict=True) if gaps}
-    recording = window.record(chosen, base.season)
+    witnesses = Witnesses(len(panel.values))
+    witnesses.scan(panel)
+    recording = window.record(chosen, base.season, witnesses.dark())
     rest = recording.rest(pegged)
     count = len(symbols)
     tables: Float32 = np.repeat(base.tables, count, axis=1)

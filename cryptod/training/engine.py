@@ -24,6 +24,7 @@ from cryptod.errors import CheckpointError, CryptodError, DataError, out_of_memo
 from cryptod.forecast import network
 from cryptod.forecast.features import WARM_HOURS, FeatureState, scan
 from cryptod.forecast.model import Model
+from cryptod.forecast.outages import Witnesses
 from cryptod.forecast.season import FLAT, Season, SeasonSums
 from cryptod.market import HOUR, MAX_HORIZON, Bool, Float32, Float64, Int64, Panel
 from cryptod.store.candles import CandleStore
@@ -145,9 +146,11 @@ class _Run:
         self._season = FLAT
         self._market: Float32 = np.zeros((0, 0), np.float32)
         self._recordings: list[Recording] = []
+        self._dark: Bool = np.zeros((self._end - self._start) // HOUR.ms, bool)
 
     def prepare(self) -> None:
-        """Everything that needs all coins: surveys, the season (from the champions at an incremental update), the market's means."""
+        """Everything that needs all coins: the market's outages, surveys, the season (from the champions at an incremental update), the market's means."""
+        self._dark = self._dark_hours()
         if self._order.kind == "incremental":
             self._take_seasons()
         if not self._seasons:
@@ -158,8 +161,8 @@ class _Run:
         sums = MarketSums((self._end - self._start) // HOUR.ms)
         for symbols in groups.values():
             for panel, pegged in self._groups(symbols, "market"):
-                for part, own, warm in self._scanned(panel, self._season_of(panel.symbols[0])):
-                    sums.add(part, own, warm & ~pegged)
+                for part, own, known in self._scanned(panel, self._season_of(panel.symbols[0])):
+                    sums.add(part, own, known & ~pegged)
         self._market = sums.means()
 
     def batch(self, batch: Batch, began: float) -> BatchDone:
@@ -229,16 +232,16 @@ class _Run:
         return [symbol for symbol in batched if symbol in known] + [symbol for symbol in self._order.universe if symbol not in batched]
 
     def _scanned(self, panel: Panel, season: Season) -> Iterator[tuple[slice, Float32, Bool]]:
-        """Features of some hours after the other, and where they mean something. A few coins' recordings are kept for the batches."""
+        """Features of some hours after the other, and where they are known. A few coins' recordings are kept for the batches."""
         kept = sum(len(recording.symbols) for recording in self._recordings)
         if self._order.kind == "incremental" and kept + len(panel.symbols) <= _KEPT:
-            recording = window.record(panel, season)
+            recording = window.record(panel, season, self._dark)
             self._recordings.append(recording)
             for part in window.pieces(len(recording.own), 128):
-                yield part, recording.own[part], recording.warm[part]
+                yield part, recording.own[part], recording.known[part]
         else:
-            for part, rows in scan(FeatureState.empty(len(panel.symbols)), panel, season):
-                yield part, rows.own, rows.live & (rows.count >= WARM_HOURS)
+            for part, rows in scan(FeatureState.empty(len(panel.symbols)), panel, season, dark=self._dark):
+                yield part, rows.own, (rows.live | rows.silent) & (rows.count >= WARM_HOURS)
 
     def _recording(self, symbols: tuple[str, ...], season: Season) -> Recording:
         """The coins' candles, scanned; what was kept of the market's pass is not scanned again."""
@@ -246,7 +249,7 @@ class _Run:
             columns = {symbol: column for column, symbol in enumerate(recording.symbols)}
             if columns.keys() >= set(symbols) and np.array_equal(recording.season.variance, season.variance):
                 return recording.coins(np.array([columns[symbol] for symbol in symbols]))
-        return window.record(self._candles.panel(symbols, self._start, self._end), season)
+        return window.record(self._candles.panel(symbols, self._start, self._end), season, self._dark)
 
     def _references(self, champions: list[tuple[Model, Int64]]) -> _References | None:
         """The champion's, where one serves all coins and its references are not a day old."""
@@ -271,6 +274,14 @@ class _Run:
             elif kept:
                 yield panel.coins(tuple(panel.symbols[column] for column in kept)), found.pegged[kept]
 
+    def _dark_hours(self) -> Bool:
+        """bool [T]: the hours that are unknown of all coins, since the market did not trade."""
+        witnesses = Witnesses(len(self._dark))
+        for first in range(0, len(self._order.universe), _GROUP):
+            witnesses.scan(self._candles.panel(self._order.universe[first : first + _GROUP], self._start, self._end))
+            self._beat("market", "looking for outages")
+        return witnesses.dark()
+
     def _estimate_season(self) -> Season:
         hours = self._start + HOUR.ms * np.arange((self._end - self._start) // HOUR.ms, dtype=np.int64)
         sums = SeasonSums(hours)
@@ -278,7 +289,7 @@ class _Run:
             state = FeatureState.empty(len(panel.symbols))
             variance, slow, log_volume = (np.empty(panel.status.shape) for _ in range(3))
             live = np.empty(panel.status.shape, bool)
-            for part, rows in scan(state, panel, FLAT):
+            for part, rows in scan(state, panel, FLAT, dark=self._dark):
                 variance[part], slow[part], log_volume[part] = rows.variance, rows.slow, rows.log_volume
                 live[part] = rows.live & (rows.count >= WARM_HOURS) & ~pegged
             sums.add(variance, slow, log_volume, live)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from cryptod.forecast import network
 from cryptod.forecast.features import MARKET, OWN, RELISTED_HOURS, WARM_HOURS, FeatureState, market_terms, scan
+from cryptod.forecast.outages import trades
 from cryptod.forecast.season import Season, hour_of_week
 from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, MAX_HORIZON, NOT_FETCHED, VOLUME, Bool, Float32, Float64, Int64, Panel
 
@@ -32,8 +33,7 @@ _GAPPY: Final = 0.2
 
 def own_history(panel: Panel) -> Panel:
     """The panel without what was before a coin came back after more than `RELISTED_HOURS`: another coin's history, or as good as."""
-    low, high, volume = (panel.values[:, :, column] for column in (LOW, HIGH, VOLUME))
-    traded = (panel.status == CANDLE) & (low > 0) & ((volume > 0) | (high > low))
+    traded = trades(panel.values, panel.status)
     row = np.arange(len(panel.values), dtype=np.int32)[:, None]
     last = np.maximum.accumulate(np.where(traded, row, -1), axis=0)
     back = traded[1:] & (last[:-1] >= 0) & (row[1:] - last[:-1] > RELISTED_HOURS + 1)
@@ -92,7 +92,10 @@ def survey(panel: Panel, *, least: int = MIN_DAYS * 24) -> Survey:
 
 
 class MarketSums:
-    """Means over all coins of what each adds to the market's features, gathered group by group: [T, len(MARKET)]."""
+    """Means over all coins of what each adds to the market's features, gathered group by group: [T, len(MARKET)].
+
+    A coin counts while it trades and for `HALT_HOURS` after: in an outage the market is what it was, as for whoever serves.
+    """
 
     def __init__(self, hours: int) -> None:
         self._sum = np.zeros((hours, len(MARKET)))
@@ -113,7 +116,7 @@ class Recording:
     """What a scan of the candles of n coins over T hours recorded: half a megabyte a coin for six months.
 
     ``own``: float32 [T, n, len(OWN)]. ``variance`` (0 where not live), ``log_close``: float64 [T, n]. ``live``, ``warm``,
-    ``broken``: bool [T, n]. ``state``: recursions at the end.
+    ``known``, ``broken``: bool [T, n]; known are the warm coins' live and silent hours, which have features. ``state``: recursions at the end.
     """
 
     symbols: tuple[str, ...]
@@ -124,6 +127,7 @@ class Recording:
     log_close: Float64
     live: Bool
     warm: Bool
+    known: Bool
     broken: Bool
     state: FeatureState
 
@@ -138,6 +142,7 @@ class Recording:
             log_close=self.log_close[:, columns],
             live=self.live[:, columns],
             warm=self.warm[:, columns],
+            known=self.known[:, columns],
             broken=self.broken[:, columns],
             state=self.state.coins(columns),
         )
@@ -151,19 +156,20 @@ class Recording:
         return np.asarray(found)
 
 
-def record(panel: Panel, season: Season) -> Recording:
-    """Scan the panel from its first hour on."""
+def record(panel: Panel, season: Season, dark: Bool | None = None) -> Recording:
+    """Scan the panel from its first hour on; ``dark`` as in `features.scan`."""
     hours, coins = panel.status.shape
     own = np.empty((hours, coins, len(OWN)), np.float32)
     variance, log_close = np.empty((hours, coins)), np.empty((hours, coins))
-    live, warm, broken = (np.empty((hours, coins), bool) for _ in range(3))
+    live, warm, known, broken = (np.empty((hours, coins), bool) for _ in range(4))
     state = FeatureState.empty(coins)
-    for part, rows in scan(state, panel, season):
+    for part, rows in scan(state, panel, season, dark=dark):
         own[part], live[part], broken[part] = rows.own, rows.live, rows.broken
         warm[part] = rows.live & (rows.count >= WARM_HOURS)
+        known[part] = (rows.live | rows.silent) & (rows.count >= WARM_HOURS)
         variance[part] = np.where(rows.live, rows.variance, 0.0)
         log_close[part] = np.log(np.where(np.isfinite(rows.close), rows.close, 1.0))
-    return Recording(panel.symbols, panel.start, season, own, variance, log_close, live, warm, broken, state)
+    return Recording(panel.symbols, panel.start, season, own, variance, log_close, live, warm, known, broken, state)
 
 
 @dataclass(frozen=True, slots=True)

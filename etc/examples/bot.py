@@ -9,7 +9,7 @@ import sys
 
 from cryptod.client import Client, Forecast
 
-NOT_RELIED_ON = {"late", "halted", "gaps", "unpegged", "unusual"}
+NOT_RELIED_ON = {"late", "outage", "halted", "gaps", "unpegged", "unusual"}
 
 
 def width(forecast: Forecast) -> float:
