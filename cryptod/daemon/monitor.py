@@ -298,7 +298,7 @@ CONDITIONS: Final = (
     ),
     Condition(
         "market_outage", "warning", 0,
-        "look at the exchange's status page; until it trades again forecasts are made from the last prices known, wider, and flagged `outage`",
+        "look at the exchange's status page; until it trades again forecasts are wider, made from the last prices known, flagged `outage`",
         lambda f: f.outage or None,
     ),
     Condition("models_missing", "error", 0, "the first training starts by itself once candles are in: `cryptoctl jobs`", _models_missing),

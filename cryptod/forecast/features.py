@@ -13,8 +13,9 @@ redenomination or a relisting under an old name: the return over the break is no
 `RELISTED_HOURS` is taken for a new one, whatever its name: its recursions begin anew.
 
 An outage is not calm. A coin is *steady* while it trades in practically every hour. An hour without a trade is *silent*, which means
-unknown, if the coin is steady or the hour is dark: nearly none of the market's steady coins traded (`cryptod.forecast.outages`). A silent hour is not live: the recursions carry over it. The first candle after silent or missing
-hours has the return of all of them: it counts as one hour's, scaled down to that, and its jump widens that hour's range if it is large.
+unknown, if the coin is steady or the hour is dark: nearly none of the market's steady coins traded (`cryptod.forecast.outages`). A silent hour is not live: the recursions carry over it. The first candle after silent or
+missing hours has the return of all of them: it counts as one hour's, scaled down to that, and its jump widens that hour's range if
+it is large.
 """
 
 from __future__ import annotations
@@ -134,8 +135,8 @@ class FeatureState:
     ``at``: int64 [n], close time of the last fetched hour absorbed (UTC ms; 0: none yet). ``traded``: int64 [n], close time of the last
     traded one. ``close``: float64 [n], its close. ``count``: float64 [n], live hours absorbed. ``winsor`` [3, n], ``slow`` [19, n],
     ``trend`` [4, n]: float64 EWMAs. ``own``: float32 [n, len(OWN)], features at the last live hour. ``seen``, ``gaps``: float64 [n], hours
-    fetched right after a traded one, and the share (EWMA) of them without a trade. ``silent``: int64 [n], close time of the last hour that was fetched but
-    not live.
+    fetched right after a traded one, and the share (EWMA) of them without a trade. ``silent``: int64 [n], close time of
+    the last hour that was fetched but not live.
     """
 
     at: Int64
@@ -246,7 +247,7 @@ class Rows:
     """What was recorded of the hours absorbed, for training. All [T, n] but ``own`` [T, n, len(OWN)].
 
     ``variance``: winsorised Parkinson variance of the hour over its seasonal factor; ``slow``: EWMA of it before the season; ``log_volume``
-    less its season; ``close``: last known; ``live``, ``silent``, ``broken``: see the top of this file; ``count``: live hours absorbed so far.
+    less its season; ``close``: last known; ``live``, ``silent``, ``broken``: see the top of this file; ``count``: live hours so far.
     Rows that are neither live nor silent hold no features; those of a silent hour are the ones before it, without a shock.
     """
 
@@ -284,8 +285,8 @@ def scan(state: FeatureState, panel: Panel, season: Season, *, dark: Bool | None
 def absorb(state: FeatureState, values: Float64, status: UInt8, open_times: Int64, season: Season, dark: Bool | None = None) -> Rows:
     """Advance ``state`` in place by the hours that it does not know yet, and record them.
 
-    ``values``: float64 [T, n, 5]; ``status``: uint8 [T, n]; ``open_times``: int64 [T], consecutive hours; ``dark`` as in `scan`. Hours that a coin has absorbed
-    before, and hours not fetched, change nothing: absorbing a panel twice is absorbing it once.
+    ``values``: float64 [T, n, 5]; ``status``: uint8 [T, n]; ``open_times``: int64 [T], consecutive hours; ``dark`` as in `scan`.
+    Hours that a coin has absorbed before, and hours not fetched, change nothing: absorbing a panel twice is absorbing it once.
     """
     dark = np.zeros(len(open_times), bool) if dark is None else dark
     candle = _Candles(state, values, status, open_times, dark)

@@ -123,7 +123,7 @@ class Predictor:
         return found
 
     def interrupted(self) -> dict[str, int]:
-        """Coins that did not trade in the last hour known of them though they, or their market, always do -> hours since their last trade."""
+        """Coins that did not trade in their last known hour, though they or their market always do -> hours since their last trade."""
         found: dict[str, int] = {}
         for group in self._groups:
             idle = (group.state.at - group.state.traded) // HOUR.ms

@@ -149,7 +149,9 @@ class _Run:
         self._dark: Bool = np.zeros((self._end - self._start) // HOUR.ms, bool)
 
     def prepare(self) -> None:
-        """Everything that needs all coins: the market's outages, surveys, the season (from the champions at an incremental update), the market's means."""
+        """Everything that needs all coins: the market's outages, surveys, the season (the champions' at an incremental update), the
+        market's means.
+        """
         self._dark = self._dark_hours()
         if self._order.kind == "incremental":
             self._take_seasons()

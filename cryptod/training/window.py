@@ -116,7 +116,8 @@ class Recording:
     """What a scan of the candles of n coins over T hours recorded: half a megabyte a coin for six months.
 
     ``own``: float32 [T, n, len(OWN)]. ``variance`` (0 where not live), ``log_close``: float64 [T, n]. ``live``, ``warm``,
-    ``known``, ``broken``: bool [T, n]; known are the warm coins' live and silent hours, which have features. ``state``: recursions at the end.
+    ``known``, ``broken``: bool [T, n]; known are the warm coins' live and silent hours, which have features.
+    ``state``: recursions at the end.
     """
 
     symbols: tuple[str, ...]
