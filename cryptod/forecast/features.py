@@ -13,9 +13,9 @@ redenomination or a relisting under an old name: the return over the break is no
 `RELISTED_HOURS` is taken for a new one, whatever its name: its recursions begin anew.
 
 An outage is not calm. A coin is *steady* while it trades in practically every hour. An hour without a trade is *silent*, which means
-unknown, if the coin is steady or the hour is dark: nearly none of the market's steady coins traded (`cryptod.forecast.outages`). A silent hour is not live: the recursions carry over it. The first candle after silent or
-missing hours has the return of all of them: it counts as one hour's, scaled down to that, and its jump widens that hour's range if
-it is large.
+unknown, if the coin is steady or the hour is dark: nearly none of the market's steady coins traded (`cryptod.forecast.outages`). A
+silent hour is not live: the recursions carry over it. The first candle after silent or missing hours has the return of all of them: it
+counts as one hour's, scaled down to that, and its jump widens that hour's range if it is large.
 """
 
 from __future__ import annotations
