@@ -14,7 +14,7 @@ from cryptod.forecast.outages import Attendance, Witnesses, unknown_hours
 from cryptod.forecast.predictor import Predictor
 from cryptod.forecast.season import FLAT
 from cryptod.market import CLOSE, HOUR, NO_TRADE, NOT_FETCHED, VOLUME, Float64, Panel
-from cryptod.training import base_model
+from cryptod.training import base_model, window
 from tests import markets
 from tests.bench import outages
 from tests.panels import blank, walk
@@ -138,7 +138,7 @@ def test_a_long_outage_counts_as_one_gap() -> None:
 
 def test_the_market_is_what_it_was_while_it_is_down() -> None:
     panel = down(walk(HOURS, 5), 6, tuple(range(5)))
-    sums = base_model.window.MarketSums(HOURS)
+    sums = window.MarketSums(HOURS)
     for part, rows in scan(FeatureState.empty(5), panel, FLAT, dark=dark_hours(panel)):
         sums.add(part, rows.own, rows.live | rows.silent)
     means = sums.means()
@@ -148,9 +148,7 @@ def test_the_market_is_what_it_was_while_it_is_down() -> None:
 
 def test_hours_learned_from_hold_no_outage() -> None:
     panel = down(walk(HOURS, 4), 3, tuple(range(4)))
-    found = base_model.window.build(
-        base_model.window.record(panel, FLAT, dark_hours(panel)), np.zeros(4, bool), np.zeros((HOURS, len(MARKET)), np.float32)
-    )
+    found = window.build(window.record(panel, FLAT, dark_hours(panel)), np.zeros(4, bool), np.zeros((HOURS, len(MARKET)), np.float32))
     assert not found.origin[DOWN - 24 : DOWN + 3].any()
     assert found.origin[DOWN + 3].all()
     assert found.origin[DOWN - 25].all()

@@ -21,7 +21,7 @@ import numpy as np
 
 from cryptod.backtest.history import History
 from cryptod.forecast.predictor import Predictor
-from cryptod.market import CANDLE, CLOSE, HOUR, MAX_HORIZON, NO_TRADE, Float64, Panel
+from cryptod.market import CANDLE, CLOSE, HOUR, MAX_HORIZON, NO_TRADE, Bool, Float64, Panel
 from cryptod.training import base_model, window
 
 CALM_AND_WILD = ("2022-09-04", "2022-11-09", "2023-03-18", "2023-06-03", "2023-08-18", "2023-10-14")
@@ -59,7 +59,9 @@ def live(panel: Panel, cutoff: int, columns: Sequence[int]) -> Run:
     predictor = Predictor((model,))
     symbols = tuple(panel.symbols[column] for column in columns)
     closes = np.log(panel.coins(symbols).values[:, :, CLOSE])
-    volatility, held, flagged = [], {percent: [] for percent in _INNER}, []
+    volatility: list[Float64] = []
+    flagged: list[int] = []
+    held: dict[int, list[Bool]] = {percent: [] for percent in _INNER}
     for time in range(begin + HOUR.ms, cutoff + (MAX_HORIZON + 1) * HOUR.ms, HOUR.ms):
         predictor.advance(panel.rows(time - HOUR.ms, time))
         if time < cutoff:
