@@ -1,4 +1,4 @@
-"""The command ``cryptod``: run the daemon, check its configuration, live through past candles, simulate an exchange.
+"""The command ``cryptod``: run the daemon, check its configuration, restore a backup, live through past candles, simulate an exchange.
 
 Nothing heavy is imported before it is known what is asked for. Exit codes: 0 done, 1 failed, 2 usage, 78 (EX_CONFIG) a wrong configuration.
 """
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +43,11 @@ def parser(verb: str) -> argparse.ArgumentParser:
     check.add_argument("--config", type=Path, metavar="PATH", help="configuration file (default: /etc/cryptod/cryptod.toml)")
     check.set_defaults(call=_check_config)
 
+    restore = verbs.add_parser("restore", help="put a backup back while the daemon is stopped; what was there is kept aside")
+    restore.add_argument("file", type=Path, metavar="FILE", help="a file that `cryptoctl backup` made")
+    restore.add_argument("--config", type=Path, metavar="PATH", help="configuration file (default: /etc/cryptod/cryptod.toml)")
+    restore.set_defaults(call=_restore)
+
     simulate = verbs.add_parser("simulate", help="serve a simulated exchange on loopback")
     if verb == "simulate":
         from cryptod.simulator import command
@@ -66,6 +72,19 @@ def _check_config(arguments: argparse.Namespace) -> int:
     from cryptod.config import check_config, load
 
     print(check_config(load(_config_path(arguments), os.environ)), end="")
+    return 0
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from cryptod.clock import SystemClock
+    from cryptod.config import load
+    from cryptod.daemon import statedir
+
+    root = Path(load(_config_path(arguments), os.environ).config.storage.directory)
+    head, aside = statedir.restore(arguments.file, root, SystemClock().now())
+    made = datetime.fromtimestamp(head["made"] / 1000, UTC)
+    print(f"{arguments.file} of {made:%Y-%m-%d %H:%M} UTC is restored in {root}; what was there before is in {aside}")
+    print("start the daemon: systemctl start cryptod")
     return 0
 
 

@@ -192,6 +192,20 @@ class AsyncClient:
             after = reply["after"]
             yield reply["columns"]
 
+    async def backup(self, token: str = "", offset: int = 0) -> dict[str, Any]:
+        """The next bytes of a backup, ``{token, size, offset, data}``; `backup_pieces` asks for all of them."""
+        return await self._map("backup", token, offset)
+
+    async def backup_pieces(self) -> AsyncIterator[bytes]:
+        """The whole state of the daemon as the bytes of one file, in pieces; `cryptod restore` puts it back."""
+        token, offset = "", 0
+        while True:
+            reply = await self.backup(token, offset)
+            yield reply["data"]
+            token, offset = reply["token"], offset + len(reply["data"])
+            if offset >= reply["size"]:
+                return
+
     async def frame(self, what: str, symbols: Iterable[str] | None = None, since: int = 0, until: int = 0) -> DataFrame:
         """The table as a pandas frame: all of it in memory. `CryptodError` where pandas is not installed."""
         from cryptod.tables import frame

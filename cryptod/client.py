@@ -230,6 +230,20 @@ class Client:
 
         return frame(self.chunks(what, symbols, since, until))
 
+    def backup(self, token: str = "", offset: int = 0) -> dict[str, Any]:
+        """The next bytes of a backup, ``{token, size, offset, data}``; `backup_pieces` asks for all of them."""
+        return self._map("backup", token, offset)
+
+    def backup_pieces(self) -> Iterator[bytes]:
+        """The whole state of the daemon as the bytes of one file, in pieces; `cryptod restore` puts it back."""
+        token, offset = "", 0
+        while True:
+            reply = self.backup(token, offset)
+            yield reply["data"]
+            token, offset = reply["token"], offset + len(reply["data"])
+            if offset >= reply["size"]:
+                return
+
     # ---------------------------------------------------------------------------------------------- events
 
     def subscribe(self, topics: Sequence[str] | None = None) -> dict[str, Any]:

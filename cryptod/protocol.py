@@ -140,6 +140,11 @@ class Export(NamedTuple):
     after: str = ""
 
 
+class Backup(NamedTuple):
+    token: str = ""
+    offset: int = 0
+
+
 class Subscribe(NamedTuple):
     topics: list[str] | None = None
 
@@ -250,6 +255,13 @@ COMMANDS: Final = {
             False,
             "The next rows of a table: forecasts, ledger, candles or scores, from one time to another (UTC ms, 0: open).",
             "{columns: {name: [value]}, after}: give `after` back for the rows that follow; nil ends it",
+        ),
+        Command(
+            "backup",
+            Backup,
+            True,
+            "The next bytes of a backup of the whole state; without a token, the first bytes of a new one.",
+            "{token, size, offset, data}: ask again with the token and the next offset until all of size has come",
         ),
         Command(
             "subscribe",

@@ -216,6 +216,18 @@ def _export(session: Session, parameters: tuple[Any, ...]) -> int:
     return export(session, what, symbols, since, until)
 
 
+def _backup(session: Session, parameters: tuple[Any, ...]) -> int:
+    from ctl.backup import backup
+
+    return backup(session, session.options.file)
+
+
+def _restore(session: Session, parameters: tuple[Any, ...]) -> int:
+    from ctl.backup import restore
+
+    return restore(session, session.options.file)
+
+
 def _metrics(session: Session, parameters: tuple[Any, ...]) -> int:
     from ctl import files, metrics
 
@@ -321,6 +333,15 @@ VERBS: Final = {
             timeout=60.0,
         ),
         Verb(
+            "backup", "backup", _backup, "The whole state of the daemon in one file, taken while it runs.",
+            (("file", {"metavar": "FILE", "help": "a new file, or - for standard output; readable by you alone"}),),
+            timeout=3600.0,
+        ),
+        Verb(
+            "restore", "ping", _restore, "Put a backup back, while the daemon is stopped; what was there is kept aside.",
+            (("file", {"metavar": "FILE", "help": "a file that `cryptoctl backup` made"}),),
+        ),
+        Verb(
             "metrics", "status", _metrics, "What monitoring wants to know, as OpenMetrics.",
             (
                 ("--format", {"choices": ("openmetrics", "prometheus"), "default": "openmetrics",
@@ -354,6 +375,8 @@ FIELDS: Final[dict[str, dict[str, Any]]] = {
     "since": {"metavar": "WHEN", "type": str, "help": "from then on: 2026-03-01, 2026-03-01T12:00 (UTC), 7d or 36h ago"},
     "until": {"metavar": "WHEN", "type": str, "help": "up to then, and without it"},
     "after": {"help": argparse.SUPPRESS},
+    "token": {"help": argparse.SUPPRESS},
+    "offset": {"help": argparse.SUPPRESS},
     "topics": {"metavar": "TOPIC", "help": f"{', '.join(EVENT_TOPICS)} (default: {', '.join(NEWS)}; coins: each forecast itself)"},
     "level": {"choices": LOG_LEVELS, "help": "from which level on"},
     "steps": {"metavar": "N", "help": "how many promotions (default: %(default)s)"},

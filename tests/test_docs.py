@@ -42,6 +42,7 @@ ELSEWHERE = {
     "python -m tests.bench": "tests/test_judge.py",
     "python -m pytest": "is what runs this",
     "cryptoctl train incremental --follow": "tests/systemd/test_docs.py",
+    "cryptoctl restore": "tests/integration/test_backup.py: it wants the daemon stopped",
     "cryptoctl watch": "tests/integration/test_watch.py: it wants a terminal",
     "cryptoctl models rollback": "tests/systemd/test_docs.py: there is something to go back to",
 }

@@ -35,6 +35,7 @@ from cryptod.protocol import (
     PROTOCOL,
     TOP_KEYS,
     WINDOWS,
+    Backup,
     CacheClear,
     Candles,
     Coin,
@@ -311,6 +312,9 @@ class Handlers:
             quote = service.config.exchange.quote
             symbols = frozenset(spelt_out(text, quote) for text in request.symbols[:MAX_SYMBOLS])
         return Ready(await service.exports.chunk(request.what, request.since, request.until, symbols, request.after))
+
+    async def backup(self, request: Backup, _: Peer) -> dict[str, Any]:
+        return await self._service.backups.piece(request.token, request.offset)
 
     def _row(self, name: str) -> str:
         rows = self._service.scheduler.rows

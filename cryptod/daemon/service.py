@@ -25,6 +25,7 @@ from cryptod import __version__, logs
 from cryptod.clock import Clock, StepWatch, SystemClock
 from cryptod.config import Config, Loaded, load, reloaded, restart_needed
 from cryptod.daemon import account, statedir
+from cryptod.daemon.backups import Backups
 from cryptod.daemon.collection import Collection
 from cryptod.daemon.control import Commands, ControlServer
 from cryptod.daemon.export import Exports
@@ -159,8 +160,10 @@ class Service:
         root = Path(self.config.storage.directory)
         statedir.lock(root, stack, self.pid)
         self.state = root
+        statedir.finish_restore(root, self.clock.now())
         exchange = self.config.exchange
-        self.settled = statedir.settle(root, market(exchange.id, exchange.url, exchange.quote, exchange.market))
+        mine = market(exchange.id, exchange.url, exchange.quote, exchange.market)
+        self.settled = statedir.settle(root, mine)
         environment, self.damaged_store = statedir.open_serving(root / "serving", self.clock.now())
         self.environment = environment
         stack.callback(environment.close)
@@ -192,6 +195,8 @@ class Service:
         self.recent = RecentCandles(candles)
         self.scorecards = Scorecards(self.pool, self.ledger, root / "serving", self.clock.now)
         self.exports = Exports(self.cache.entries, self.ledger, root / "candles", self._disk)
+        self.backups = Backups(self.pool, root, mine, self.clock.now)
+        stack.callback(self.backups.close)
         self.index()
         last_runs, paused = self.records.get("last_runs") or {}, self.records.get("paused") or ()
         self.scheduler = Scheduler(periodic_rows(self.config), last_runs, self.first_start, paused)

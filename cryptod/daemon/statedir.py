@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,14 +19,14 @@ from typing import Any, Final, NamedTuple
 from cryptod import logs
 from cryptod.daemon.collection import universe_market
 from cryptod.errors import CheckpointError, ConfigError, DamagedError, StoreError
-from cryptod.store import candles, forecasts, jobs, ledger
+from cryptod.store import backup, candles, forecasts, jobs, ledger
 from cryptod.store.environment import Environment, open_environment, put_aside
 from cryptod.store.files import TEMPORARY, read_file, replace_file, sync_folder
 from cryptod.store.jobs import JobStore
 from cryptod.worker.messages import known_market, market_name
 
 OTHERS: Final = "others"
-RECORD: Final = "market.json"
+RECORD: Final = backup.MARKET
 PARTS: Final = ("candles", "checkpoints", "serving")
 """What belongs to a market, with what bears the name and a suffix: a damaged store that was put aside."""
 
@@ -37,7 +38,7 @@ _REMEDIES = {
 log = logs.get_logger("service")
 
 
-def lock(root: Path, stack: contextlib.AsyncExitStack, pid: int) -> None:
+def lock(root: Path, stack: contextlib.ExitStack | contextlib.AsyncExitStack, pid: int) -> None:
     """One daemon for one state directory, until ``stack`` unwinds: two would overwrite each other's files.
 
     Raises `StoreError` where the directory cannot be used, `ConfigError` where another daemon has it.
@@ -81,7 +82,7 @@ def settle(root: Path, wanted: Mapping[str, Any]) -> Settled:
     name = market_name(wanted)
     try:
         for left in root.glob(f"{TEMPORARY}*"):
-            left.unlink()
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         recorded = _recorded(root)
         was = recorded or _found(root) or dict(wanted)
         if recorded is None:
@@ -146,6 +147,34 @@ def _move(source: Path, target: Path) -> int:
         sync_folder(target)
         sync_folder(source)
     return len(found)
+
+
+def restore(file: Path, root: Path, now: int) -> tuple[dict[str, Any], Path]:
+    """Put the backup ``file`` in the place of the state in ``root``: its head, and the folder that keeps what was there.
+
+    ``now``: UTC ms. The state belongs to the backup's market then. Run by root, the files come to belong to the directory's owner.
+    Raises `StoreError`: no sound backup, no room; `ConfigError`: a daemon runs on ``root``. Nothing has changed then.
+    """
+    if not file.is_file():
+        raise StoreError(f"there is no file {file}", hint="`cryptoctl backup FILE` makes one")
+    with contextlib.ExitStack() as stack:
+        lock(root, stack, os.getpid())
+        head = backup.unpack(file, root)
+        owner = root.stat()
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            for folder, _, names in os.walk(root / backup.RESTORED):
+                for path in (folder, *(os.path.join(folder, name) for name in names)):
+                    os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+            os.chown(root / "lock", owner.st_uid, owner.st_gid, follow_symlinks=False)
+        aside = backup.finish(root, now)
+        assert aside is not None
+        return head, aside
+
+
+def finish_restore(root: Path, now: int) -> None:
+    """End what a `restore` began that was cut off. Raises `StoreError`."""
+    if (aside := backup.finish(root, now)) is not None:
+        log.warning("a restore that was cut off is finished", before=str(aside))
 
 
 def open_serving(path: Path, now: int) -> tuple[Environment, str]:

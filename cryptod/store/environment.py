@@ -39,6 +39,7 @@ MAX_READERS: Final = 1024
 """Slots of 64 bytes in the lock file. A slot is taken per open read transaction, so this is generous."""
 LOCK_BYTES: Final = 64 * MAX_READERS + 128
 
+_RELEASE_S: Final = 0.1
 _FULL_BELOW: Final = 4 << 20
 _SCHEMA_DATABASE: Final = "schema"
 _SCHEMA_KEY: Final = b"version"
@@ -159,12 +160,7 @@ class Environment:
 
         At any time: what is open reads on, and what is wanted again is mapped again.
         """
-        file = str(self.path.resolve() / "data.mdb")
-        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-            ranges = [line.split()[0].split("-") for line in maps if line.rstrip("\n").endswith(f" {file}")]
-        for start, end in ranges:
-            # Of a shared mapping of a file, which LMDB's is, only this process' view of the pages goes.
-            _madvise(int(start, 16), int(end, 16) - int(start, 16), mmap.MADV_DONTNEED)
+        _release(self.path)
 
     def close(self) -> None:
         """Idempotent."""
@@ -247,7 +243,7 @@ def open_environment(
     elif not (path / "data.mdb").exists():
         raise StoreError(f"there is no store at {path} yet", hint="the first run of its writer makes it")
     if writer:
-        _refuse_if_damaged(path)
+        refuse_if_damaged(path)
         _reserve_locks(path)
 
     def opened() -> Opened:
@@ -277,6 +273,40 @@ def open_environment(
             raise
 
     return Environment(path, opened, writer=writer)
+
+
+def _release(path: Path) -> None:
+    file = str(path.resolve() / "data.mdb")
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+        ranges = [line.split()[0].split("-") for line in maps if line.rstrip("\n").endswith(f" {file}")]
+    for start, end in ranges:
+        # Of a shared mapping of a file, which LMDB's is, only this process' view of the pages goes.
+        _madvise(int(start, 16), int(end, 16) - int(start, 16), mmap.MADV_DONTNEED)
+
+
+def _keep_released(path: Path, done: threading.Event) -> None:
+    """A copy reads every page of the map; all of them together may be more than this process may hold."""
+    while not done.wait(_RELEASE_S):
+        _release(path)
+
+
+def copy_environment(path: Path, folder: Path) -> None:
+    """Write ``folder``/data.mdb, a compacted copy of the environment at ``path``; its writer may go on. Raises `StoreError`."""
+    try:
+        # All databases come along, so none has to be named. The map has to be as large as the file.
+        size = max(FIRST_MAP_SIZE, (path / "data.mdb").stat().st_size)
+        with lmdb.open(str(path), map_size=size, readonly=True, create=False, readahead=False, max_readers=MAX_READERS) as env:
+            _refuse_if_cut_short(env, path)
+            copied = threading.Event()
+            releasing = threading.Thread(target=_keep_released, args=(path, copied), daemon=True)
+            releasing.start()
+            try:
+                env.copy(str(folder), compact=True)
+            finally:
+                copied.set()
+                releasing.join()
+    except (lmdb.Error, OSError) as error:
+        raise _translated(error, path, "copy") from error
 
 
 def _create(
@@ -351,8 +381,8 @@ def _reserve_locks(path: Path) -> None:
         raise _translated(lmdb.DiskError(str(error)) if error.errno == errno.ENOSPC else error, path, "open") from error
 
 
-def _refuse_if_damaged(path: Path) -> None:
-    """LMDB ends the process when it meets a damaged page, so walk all of them before it is let in.
+def refuse_if_damaged(path: Path) -> None:
+    """LMDB ends the process when it meets a damaged page, so walk all of them before it is let in. Raises `DamagedError`.
 
     Only a writer can: others would see its pages change under way. 15 ms for 100 coins' candles of six months.
     """

@@ -31,6 +31,7 @@ RUNNERS: Final = {
     "train": "cryptod.training.engine",
     "score": "cryptod.scorecard",
     "report": "cryptod.livepage",
+    "backup": "cryptod.store.backup",
 }
 """Kind of child -> module whose ``run(order, report)`` carries out its orders."""
 LENGTH: Final = 4

@@ -109,6 +109,17 @@ class Loaded(msgspec.Struct, tag="loaded", frozen=True, kw_only=True):
     """The child has loaded what it runs, be there an order or not: what ends it now is not its libraries' fault."""
 
 
+class BackupOrder(msgspec.Struct, tag="backup", frozen=True, kw_only=True):
+    """Write the state directory ``state`` to the new file ``path``."""
+
+    job: int = 0
+    now: int
+    state: str
+    path: str
+    market: dict[str, Any]
+    """What its candles belong to, see `market`; it stands in the backup's head."""
+
+
 class Progress(msgspec.Struct, tag="progress", frozen=True, kw_only=True):
     """A beat with news; a child that has sent nothing for a while is taken for hung."""
 
@@ -180,6 +191,15 @@ class Paged(msgspec.Struct, tag="paged", frozen=True, kw_only=True):
     peak_rss: int
 
 
+class BackedUp(msgspec.Struct, tag="backed_up", frozen=True, kw_only=True):
+    """The file of a `BackupOrder` is complete and on disk."""
+
+    job: int
+    bytes: int
+    files: int
+    seconds: float
+
+
 class Finished(msgspec.Struct, tag="finished", frozen=True, kw_only=True):
     """The whole training order is through; each batch has had its own message."""
 
@@ -201,5 +221,5 @@ class Failed(msgspec.Struct, tag="failed", frozen=True, kw_only=True):
     """The child could not load what it runs, so no order of this kind can be carried out."""
 
 
-Order = CollectOrder | TrainOrder | ScoreOrder | ReportOrder
-Report = Loaded | Progress | CollectDone | BatchDone | BatchFailed | Finished | Scored | Paged | Failed
+Order = CollectOrder | TrainOrder | ScoreOrder | ReportOrder | BackupOrder
+Report = Loaded | Progress | CollectDone | BatchDone | BatchFailed | Finished | Scored | Paged | BackedUp | Failed

@@ -27,6 +27,8 @@ from cryptod.worker import child as child_side
 from cryptod.worker import forkserver
 from cryptod.worker.child import LENGTH, MAX_MESSAGE, RUNNERS, Settings
 from cryptod.worker.messages import (
+    BackedUp,
+    BackupOrder,
     CollectDone,
     CollectOrder,
     Failed,
@@ -41,8 +43,11 @@ from cryptod.worker.messages import (
     TrainOrder,
 )
 
-KINDS: Final[dict[type[Order], str]] = {CollectOrder: "collect", TrainOrder: "train", ScoreOrder: "score", ReportOrder: "report"}
-LINGER: Final = {"collect": 10.0, "train": 0.0, "score": 0.0, "report": 0.0}
+KINDS: Final[dict[type[Order], str]] = {
+    CollectOrder: "collect", TrainOrder: "train", ScoreOrder: "score", ReportOrder: "report",
+    BackupOrder: "backup",
+}  # fmt: skip
+LINGER: Final = {"collect": 10.0, "train": 0.0, "score": 0.0, "report": 0.0, "backup": 0.0}
 """Seconds a child waits for another order: importing ccxt costs more than an hour's candles, torch too much memory to stay."""
 READY_S: Final = 60.0
 """Seconds that a child which was started ahead of its order waits for it."""
@@ -54,7 +59,7 @@ LOAD_RETRY_S: Final = 3600.0
 """Seconds until a child that could not load its libraries is tried again, when nothing has changed that could help."""
 _FAULTS: Final = (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 """How a library ends the process that loads it: built for another processor, or damaged."""
-_FINAL: Final = (CollectDone, Finished, Scored, Paged, Failed)
+_FINAL: Final = (CollectDone, Finished, Scored, Paged, BackedUp, Failed)
 
 
 class ChildView(NamedTuple):
