@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryptod.ingest.answer import examine, named
+from cryptod.examination import examine, named
 from cryptod.market import CLOSE, HIGH, HOUR, LOW, OPEN, VOLUME
 
 START = 1_700_000_400_000 // HOUR.ms * HOUR.ms

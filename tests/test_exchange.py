@@ -18,8 +18,8 @@ import pytest
 from aiohttp import web
 
 from cryptod.errors import ExchangeError
+from cryptod.examination import examine
 from cryptod.ingest import exchange as module
-from cryptod.ingest.answer import examine
 from cryptod.ingest.exchange import Exchange, UnknownSymbol
 from cryptod.market import HOUR, Timeframe
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from cryptod.ingest.answer import Answer, examine
+from cryptod.examination import Answer, examine
 from cryptod.ingest.history import LATE_MS, History
+from cryptod.ingest.paging import Paging
 from cryptod.market import CANDLE, HOUR, NO_TRADE, NOT_FETCHED
 
 START = 1_700_000_400_000 // HOUR.ms * HOUR.ms
 PAGE = 100
 
 
-def history(text: str, minutes: float = 0.05) -> History:
+def history(text: str, minutes: float = 0.05, page: int = PAGE) -> History:
     """A history from its stored hours (``C`` candle, ``-`` no trade, ``.`` not fetched), seen so long after the last close."""
     status = np.array([{".": NOT_FETCHED, "C": CANDLE, "-": NO_TRADE}[letter] for letter in text], np.uint8)
-    return History(status, START, START + len(text) * HOUR.ms + int(minutes * 60_000), HOUR)
+    return History(status, START, START + len(text) * HOUR.ms + int(minutes * 60_000), HOUR, Paging(page))
 
 
 def answer(*hours: int, close: float = 11.0, end: int = 10_000) -> Answer:
@@ -27,15 +28,17 @@ def hours_of(times: object) -> list[int]:
     return ((np.asarray(times) - START) // HOUR.ms).tolist()  # type: ignore[no-any-return]
 
 
-def ask(one: History, exchange: object, page: int = PAGE, rounds: int = 5) -> int:
-    """Let an exchange (a function of hour and count) answer until nothing is doubtful. Returns the number of questions."""
+def ask(one: History, exchange: object, rounds: int = 5) -> int:
+    """Let an exchange (a function of hour and rows) answer until nothing is doubtful. Returns the number of questions."""
     wanted, asked = one.wanted(), 0
     for _ in range(rounds):
-        for since, count in one.windows(wanted, page):
-            if not one.answered(since, count):
-                one.take(exchange((since - START) // HOUR.ms, count), since, count, count + 1, page)  # type: ignore[operator]
+        for since, count in one.windows(wanted):
+            end = since + count * HOUR.ms
+            while since < end and not one.answered(since, count := (end - since) // HOUR.ms):
+                limit = one.limit(since, count)
+                since = one.take(exchange((since - START) // HOUR.ms, limit), since, count, limit)  # type: ignore[operator]
                 asked += 1
-        wanted = one.doubtful(page)
+        wanted = one.doubtful()
         if not wanted.any():
             break
     return asked
@@ -59,17 +62,17 @@ def newest_only(kept: int, *present: int) -> object:
 def test_a_store_that_is_up_to_date_is_asked_for_the_new_candle_and_the_last_two_again() -> None:
     one = history("C" * 50 + ".")
     assert np.flatnonzero(one.wanted()).tolist() == [48, 49, 50]
-    assert one.windows(one.wanted(), PAGE) == [(START + 48 * HOUR.ms, 3)]
+    assert one.windows(one.wanted()) == [(START + 48 * HOUR.ms, 3)]
 
 
 def test_an_empty_store_is_asked_for_in_pages() -> None:
     one = history("." * 250)
-    assert one.windows(one.wanted(), PAGE) == [(START, 100), (START + 100 * HOUR.ms, 100), (START + 200 * HOUR.ms, 50)]
+    assert one.windows(one.wanted()) == [(START, 100), (START + 100 * HOUR.ms, 100), (START + 200 * HOUR.ms, 50)]
 
 
 def test_gaps_far_apart_are_asked_for_apart_and_near_ones_together() -> None:
     one = history("CC.." + "C" * 40 + "." + "C" * 200 + "." + "C" * 60)
-    windows = one.windows(one.wanted(), PAGE)
+    windows = one.windows(one.wanted())
     assert windows == [(START + 2 * HOUR.ms, 43), (START + 245 * HOUR.ms, 61)]
 
 
@@ -80,7 +83,7 @@ def test_one_round_fills_an_empty_store_from_a_complete_exchange() -> None:
     assert hours_of(times) == list(range(250))
     assert values.shape == (250, 5)
     assert one.begins() == START
-    assert not one.doubtful(PAGE).any()
+    assert not one.doubtful().any()
 
 
 def test_an_hour_that_two_answers_lack_had_no_trades() -> None:
@@ -181,23 +184,23 @@ def test_a_refused_candle_leaves_its_hour_not_fetched_and_is_asked_for_again() -
     assert ask(one, bad, rounds=3) == 3
     assert one.refused == {START + 39 * HOUR.ms: "a price that is not above 0"}
     assert len(one.no_trade()) == 0
-    one.take(answer(39), START + 39 * HOUR.ms, 1, 4, PAGE)
+    one.take(answer(39), START + 39 * HOUR.ms, 1, 4)
     assert one.refused == {}
     assert hours_of(one.candles()[0])[-1] == 39
 
 
 def test_a_full_answer_says_nothing_of_the_hours_after_its_last_row() -> None:
     one = history("C" * 39 + ".", minutes=30)
-    one.windows(one.wanted(), PAGE)
-    one.take(answer(37, 38), START + 37 * HOUR.ms, 3, 2, PAGE)
+    one.windows(one.wanted())
+    one.take(answer(37, 38), START + 37 * HOUR.ms, 3, 2)
     assert len(one.no_trade()) == 0
-    assert np.flatnonzero(one.doubtful(PAGE)).tolist() == [39]
+    assert np.flatnonzero(one.doubtful()).tolist() == [39]
 
 
 def test_the_latest_answer_counts_where_answers_differ() -> None:
     one = history("CC.")
-    one.take(answer(0, 1, 2, close=11.0), START, 3, 6, PAGE)
-    one.take(answer(1, 2, close=10.5), START + HOUR.ms, 2, 5, PAGE)
+    one.take(answer(0, 1, 2, close=11.0), START, 3, 6)
+    one.take(answer(1, 2, close=10.5), START + HOUR.ms, 2, 5)
     times, values = one.candles()
     assert hours_of(times) == [0, 1, 2]
     assert values[:, 3].tolist() == [11.0, 10.5, 10.5]
@@ -205,7 +208,7 @@ def test_the_latest_answer_counts_where_answers_differ() -> None:
 
 def test_candles_outside_the_range_are_not_taken() -> None:
     one = history("...")
-    one.take(answer(-2, -1, 0, 1, 2, 3, 4), START, 3, 7, PAGE)
+    one.take(answer(-2, -1, 0, 1, 2, 3, 4), START, 3, 7)
     assert hours_of(one.candles()[0]) == [0, 1, 2]
 
 

@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cryptod.training", "cryptod.report", "cryptod.scorecard"),
     ("cryptod.forecast", "cryptod.ingest"),
     ("cryptod.store", "cryptod.config", "cryptod.simulator"),
-    ("cryptod.settings", "cryptod.worker.messages", "cryptod.logs"),
+    ("cryptod.settings", "cryptod.worker.messages", "cryptod.logs", "cryptod.examination"),
     ("cryptod.market", "cryptod.clock", "cryptod.protocol"),
     ("cryptod.symbol",),
     ("cryptod.errors", "cryptod"),

@@ -19,9 +19,10 @@ from typing import Any, Final
 import numpy as np
 
 from cryptod.errors import CryptodError, DamagedError, ExchangeError
-from cryptod.ingest.answer import examine, named
-from cryptod.ingest.exchange import Exchange, UnknownSymbol
+from cryptod.examination import examine, named
+from cryptod.ingest.exchange import Exchange, Refused, UnknownSymbol
 from cryptod.ingest.history import RECHECKED, History
+from cryptod.ingest.paging import Paging
 from cryptod.ingest.universe import Universe, select
 from cryptod.logs import get_logger
 from cryptod.market import CLOSE, OPEN, TIMEFRAMES, Float64, Int64, parse_symbol
@@ -33,7 +34,10 @@ IN_FLIGHT: Final = 8
 """Coins that are asked for at once; ccxt's limiter spaces the requests."""
 ROUNDS: Final = 5
 """How often a coin's doubtful hours are asked for in one run; two settle them unless answers keep changing."""
-SPARE: Final = 3
+PATIENCE_HOURS: Final = 7 * 24
+"""Hours that stay unknown are asked for again after an hour, then two, four and so on, up to this."""
+RULES: Final = 2
+"""Of what makes an hour without trades. What a store holds by older ones is found out anew."""
 BEAT: Final = 0.5
 """Seconds between reports of progress, and between writes of what came in."""
 MONTH_HOURS: Final = 730
@@ -81,6 +85,9 @@ class _Run:
         self._exchange = Exchange(order.exchange, order.url, order.market, pace=order.pace, on_wait=self._say)
         self._listed: dict[str, list[int]] = store.facts("listed") or {}
         """symbol -> [asked from, open time of the exchange's first candle]"""
+        self._unknown: dict[str, list[int]] = store.facts("unknown") or {}
+        """symbol -> [runs that left hours unknown, time of the next attempt, end of the hours that it is about]"""
+        self._paging = Paging(self._exchange.page, store.facts("paging"))
         self._pending: list[Fetched] = []
         self._left_out: dict[str, str] = {}
         self._failed: dict[str, str] = {}
@@ -104,14 +111,18 @@ class _Run:
     async def _collect(self) -> CollectDone:
         order = self._order
         self._set_clock(await self._exchange.time())
+        self._doubt_older_rules()
         symbols = await self._choose()
         missing = max((int(self._history(symbol).wanted().sum()) for symbol in symbols), default=0)
         self._stage = "backfill" if missing > 2 * RECHECKED else "update"
         self._done, self._total = 0, len(symbols)
         self._tell()
         places = asyncio.Semaphore(IN_FLIGHT)
+        alone = symbols[:1] if not self._paging.rows else ()  # what its answers show of the exchange saves the others questions
+        for symbol in alone:
+            await self._bring_up_to_date(symbol, places)
         async with asyncio.TaskGroup() as group:
-            for symbol in symbols:
+            for symbol in symbols[len(alone) :]:
                 group.create_task(self._bring_up_to_date(symbol, places))
         self._flush()
         self._store.drop_before(self._start - KEPT_DAYS * 24 * self._timeframe.ms)
@@ -158,7 +169,7 @@ class _Run:
             log.info("candles of another market are dropped", was=saved.get("exchange"), now=self._order.exchange)
             for symbol in self._store.symbols():
                 self._store.drop(symbol)
-            saved, self._listed = {}, {}
+            saved, self._listed, self._unknown, self._paging = {}, {}, {}, Paging(self._exchange.page)
         symbols = self._order.symbols or tuple(saved.get("symbols", ()))
         if self._order.select_universe or not symbols:
             try:
@@ -206,7 +217,19 @@ class _Run:
     def _history(self, symbol: str) -> History:
         asked, first = self._listed.get(symbol, (self._end, 0))
         start = min(self._end, max(self._start, first)) if asked <= self._start else self._start
-        return History(self._store.status(symbol, start, self._end), start, self._now, self._timeframe)
+        _, attempt, until = self._unknown.get(symbol, (0, 0, 0))
+        patient = min(until, self._end - RECHECKED * self._timeframe.ms) if self._now < attempt else 0
+        return History(self._store.status(symbol, start, self._end), start, self._now, self._timeframe, self._paging, patient)
+
+    def _doubt_older_rules(self) -> None:
+        """Hours without trades, and beginnings, by earlier rules may be false: they are found out anew, once."""
+        if (self._store.facts("rules") or {}).get("version", 1) < RULES:
+            hours = self._store.forget_no_trade()
+            if hours or self._listed:
+                log.info("hours without trades are checked once more, by stricter rules", hours=hours)
+            self._listed = {}
+            self._store.set_facts("listed", {})
+            self._store.set_facts("rules", {"version": RULES})
 
     async def _bring_up_to_date(self, symbol: str, places: asyncio.Semaphore) -> None:
         async with places:
@@ -225,20 +248,28 @@ class _Run:
 
     async def _ask(self, symbol: str, history: History) -> None:
         """Ask for what is wanted, then for what is doubtful until nothing is."""
-        page = self._exchange.page
         wanted = history.wanted()
         for _ in range(ROUNDS):
-            for since, count in history.windows(wanted, page):
-                if not history.answered(since, count):
-                    # Far from the end, a full page shows whether the exchange gave what was asked for or only its newest.
-                    # Near it, a few rows more than needed make up for one that is still open or given twice.
-                    near = since + page * self._timeframe.ms >= self._end
-                    limit = min(page, count + SPARE) if near else page
-                    rows = await self._candles(symbol, since, limit)
-                    history.take(examine(rows, self._end, self._timeframe), since, count, limit, page)
-            wanted = history.doubtful(page)
+            for since, count in history.windows(wanted):
+                await self._ask_for(symbol, history, since, since + count * self._timeframe.ms)
+            wanted = history.doubtful()
             if not wanted.any():
                 return
+
+    async def _ask_for(self, symbol: str, history: History, since: int, end: int) -> None:
+        """Ask for the hours from ``since`` to ``end``, and go on from where an answer ends."""
+        while since < end and not history.answered(since, count := (end - since) // self._timeframe.ms):
+            limit = history.limit(since, count)
+            try:
+                rows = await self._candles(symbol, since, limit)
+            except Refused as error:
+                younger = history.too_old(since, count)
+                if younger is None:
+                    raise
+                log.info("the exchange refuses hours that are too old, perhaps", symbol=symbol, since=_date(since), error=error.message)
+                since = younger
+            else:
+                since = history.take(examine(rows, self._end, self._timeframe), since, count, limit)
 
     async def _candles(self, symbol: str, since: int, count: int) -> list[list[Any]]:
         try:
@@ -255,6 +286,7 @@ class _Run:
         begins = history.begins()
         if begins is not None and begins > self._start:
             self._listed[symbol] = [self._start, begins]
+        self._put_off(symbol, history)
         recent = {time: flaw for time, flaw in history.refused.items() if time >= self._end - RECHECKED * self._timeframe.ms}
         late, last = history.late(), history.last()
         if history.refused:
@@ -266,6 +298,16 @@ class _Run:
             self._failed[symbol] = named(recent)
         elif late is not None:
             self._failed[symbol] = f"its candle of {_date(late)} is not there yet"
+
+    def _put_off(self, symbol: str, history: History) -> None:
+        """Ask ever more rarely for hours that answers leave unknown, again and again."""
+        runs, attempt, _ = self._unknown.pop(symbol, (0, 0, 0))
+        if not history.unknown():
+            return
+        if self._now >= attempt:
+            pause = min(2**runs, PATIENCE_HOURS) * self._timeframe.ms
+            runs, attempt = min(runs + 1, 16), self._now + pause - self._timeframe.ms // 2
+        self._unknown[symbol] = [runs, attempt, self._end]
 
     def _keep(self, symbol: str, history: History) -> None:
         times, values = history.candles()
@@ -282,6 +324,8 @@ class _Run:
         new, revised = self._store.apply(pending)
         self._new, self._revised = self._new + new, self._revised + revised
         self._store.set_facts("listed", self._listed)
+        self._store.set_facts("unknown", self._unknown)
+        self._store.set_facts("paging", self._paging.facts())
 
     async def _beat(self) -> None:
         while True:

@@ -56,6 +56,10 @@ class UnknownSymbol(ExchangeError):
     """The exchange does not know this pair (any more)."""
 
 
+class Refused(ExchangeError):
+    """The exchange understood the question and does not answer it: it asks for hours that are too old, perhaps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Day:
     """The last 24 hours of a pair. Figures that the exchange does not give are 0."""
@@ -298,7 +302,7 @@ class Exchange:
             return ExchangeError(f"{asked} and failed: {text or error.__cause__}", hint="it is tried again"), True
         if isinstance(error, ccxt.NotSupported):
             return ExchangeError(f"{self.name} does not offer {what}", hint="choose another exchange"), False
-        return ExchangeError(f"{asked} and refused: {text}"), False
+        return Refused(f"{asked} and refused: {text}"), False
 
 
 def _client_class(name: str) -> Any:

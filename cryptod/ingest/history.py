@@ -1,10 +1,17 @@
 """What is known of one coin's hours, what is to be asked next, and what the answers mean.
 
-Pure. An hour without a candle in an answer may have had no trades, or the answer may be faulty, or the candle late. So
-it counts as an hour without trades only when two answers that covered it had no candle for it; and the newest ones
-not before `LATE_MS` have passed since their close. Hours without trades are asked for again for a day: a candle that
-turns up then replaces them. Hours before the first candle that the exchange has are no gaps: the coin's history
-begins there.
+Pure. An hour without a candle in an answer may have had no trades, or the answer may be cut short, faulty or early. So
+an answer is evidence of an hour without trades only where it provably covered that hour (`_evidence`):
+
+* between its first and its last row;
+* after its last row, as far as its window reaches, when it could have held more rows and has fewer;
+* before its first row, when it was asked for no more rows than the exchange is known to give.
+
+Two such answers make an hour without trades, if one of them had a candle before it; of the newest hours not before
+`LATE_MS` have passed since their close. An answer without any row is weak evidence: it counts only inside a hole of
+which better answers showed an end. Everything else stays unknown. Hours without trades are asked for again for a day: a
+candle that turns up then replaces them. Hours before the first candle that the exchange has are no gaps: the coin's
+history begins there.
 """
 
 from __future__ import annotations
@@ -13,7 +20,8 @@ from typing import Final
 
 import numpy as np
 
-from cryptod.ingest.answer import Answer
+from cryptod.examination import Answer
+from cryptod.ingest.paging import DAY_MS, FEWEST, Paging
 from cryptod.market import CANDLE, NO_TRADE, NOT_FETCHED, Bool, Float64, Int64, Timeframe, UInt8
 
 LATE_MS: Final = 600_000
@@ -22,23 +30,38 @@ RECHECKED: Final = 24
 """Hours without trades are asked for again while they are so many hours old."""
 REREAD: Final = 2
 """Closed candles that are always read again: exchanges revise them."""
+SPARE: Final = 3
+"""Rows asked for beyond the hours that are wanted: one may be still open, or be given twice."""
+AMPLE: Final = 100
+"""Rows asked for at least in a round of doubts: an answer that loses a row by mistake seldom loses the same one again then."""
+TRIES: Final = 3
+"""How often one run asks for an hour that answers leave unknown."""
 
 
 class History:
     """The hours of one coin that close by ``start + len(status)`` hours.
 
     ``status`` uint8 [T] is what the store has of the hours from ``start`` (open time, UTC ms) on. ``now`` is the
-    exchange's time.
+    exchange's time. ``paging`` is shared by all coins of the exchange, and learns. Hours before ``patient`` that are
+    unknown are not asked for in this run.
     """
 
-    def __init__(self, status: UInt8, start: int, now: int, timeframe: Timeframe) -> None:
+    def __init__(self, status: UInt8, start: int, now: int, timeframe: Timeframe, paging: Paging, patient: int = 0) -> None:
         self.start, self.now, self.timeframe = start, now, timeframe
         self.refused: dict[int, str] = {}
+        hours = len(status)
+        self._paging, self._patient = paging, patient
         self._status = status.copy()
         self._stored = status == CANDLE
-        self._absent = np.zeros(len(status), np.uint8)
-        self._asked = np.zeros(len(status), np.bool_)
-        self._counted = np.zeros(len(status), np.bool_)
+        self._shown = np.zeros(hours, np.bool_)  # by an answer of this run
+        self._said = np.zeros(hours, np.bool_)  # to be without trades, by a row of its own
+        self._absent = np.zeros(hours, np.uint8)  # from so many answers that covered the hour
+        self._empty = np.zeros(hours, np.uint8)  # so many answers without any row
+        self._missed = np.zeros(hours, np.uint8)  # so many answers began after this hour, and should not have
+        self._tries = np.zeros(hours, np.uint8)
+        self._counted = np.zeros(hours, np.bool_)
+        self._edges: set[int] = set()
+        self._second = False  # whether a round of doubts is on
         self._times: list[Int64] = []
         self._values: list[Float64] = []
         self._cut_at = 0  # the exchange has nothing older than this row, although it was asked for
@@ -47,81 +70,162 @@ class History:
     def end(self) -> int:
         return self.start + len(self._status) * self.timeframe.ms
 
+    # What to ask
+
     def wanted(self) -> Bool:
         """bool [T]: what the first round asks for: what is missing, what may be revised, what may have been late."""
         hours = len(self._status)
         wanted: Bool = self._status == NOT_FETCHED
+        wanted[: max(0, (self._patient - self.start) // self.timeframe.ms)] = False
         recent = np.arange(hours) >= hours - RECHECKED
         wanted |= recent & (self._status == NO_TRADE)
         candles = np.flatnonzero(recent & self._stored)
         wanted[candles[-REREAD:]] = True
+        wanted[: self._too_old()] = False
         return wanted
 
-    def doubtful(self, page: int) -> Bool:
-        """bool [T]: what a further round asks for: not covered by an answer, absent from one only, or refused.
-
-        ``page`` is rows per answer.
-        """
-        once = (self._absent == 1) & ~self._may_be_late()
-        doubtful: Bool = (self._status == NOT_FETCHED) & (once | (self._asked & (self._absent == 0)))
-        first = self._first()
-        doubtful[: max(0, first - page + 1)] = False  # long before the history begins; the page before it is asked for again
-        doubtful[: self._cut_at] = False
+    def doubtful(self) -> Bool:
+        """bool [T]: what a further round asks for: hours that the answers so far leave unknown, or whose row was refused."""
+        hours, first = len(self._status), self._first()
+        unknown = (self._status == NOT_FETCHED) & (self._tries > 0) & (self._tries < TRIES)
+        total = self._absent + self._empty
+        doubtful: Bool = unknown & ~self._said & ~self._quiet() & ((total == 0) | ~self._may_be_late())
+        if first == hours:  # of which the exchange has nothing: a second round is enough to see that
+            doubtful &= self._tries < 2
+        else:
+            near = self._near(first)
+            doubtful[near:first] = unknown[near:first] & ((self._absent[near:first] == 0) | (total[near:first] < 2))
+            doubtful[:near] = unknown[:near] & (total[:near] == 0)
+        doubtful[: max(self._cut_at, self._too_old())] = False
         for time in self.refused:
             doubtful[(time - self.start) // self.timeframe.ms] = True
         return doubtful
 
-    def windows(self, wanted: Bool, page: int) -> list[tuple[int, int]]:
-        """(open time to ask from, number of hours) of as few requests of at most ``page`` hours as hold what is wanted."""
+    def windows(self, wanted: Bool) -> list[tuple[int, int]]:
+        """(open time to ask from, number of hours) of as few questions as hold what is wanted.
+
+        A round of doubts asks for no more than the exchange surely gives, and from the last candle before the hours in
+        doubt, or up to the next one: an answer that shows a candle beside them is no mistake.
+        """
+        candles = np.flatnonzero(self._status == CANDLE)
+        self._second = bool(self._tries.any()) and len(candles) > 0
         self._counted[:] = False
+        most = self._paging.sure if self._second else self._paging.asked
         windows = []
         hours = np.flatnonzero(wanted)
         while len(hours):
-            first = int(hours[0])
-            inside = hours < first + page
-            windows.append((self.start + first * self.timeframe.ms, int(hours[inside][-1]) - first + 1))
+            begin = int(hours[0])
+            if self._second:
+                begin = self._beside(begin, most, candles)
+            inside = hours < begin + most
+            end = int(hours[inside][-1]) + 1
+            after = candles[candles >= end]
+            if self._second and len(after) and after[0] < begin + most:
+                end = int(after[0]) + 1
+            windows.append((self.start + begin * self.timeframe.ms, end - begin))
             hours = hours[~inside]
         return windows
 
+    def limit(self, since: int, count: int) -> int:
+        """How many rows to ask for.
+
+        Far from the end, a full answer shows whether the exchange gave what was asked for or only its newest. Near it, a
+        few rows more than needed will do.
+        """
+        if self._second:
+            return min(self._paging.sure, max(count + SPARE, AMPLE))
+        most = self._paging.asked
+        return min(most, count + SPARE) if since + most * self.timeframe.ms >= self.end else most
+
     def answered(self, since: int, count: int) -> bool:
-        """Whether earlier answers of this round, which may reach further than was asked, have covered a window."""
+        """Whether earlier answers of this round, which may reach further than was asked, have reached a window."""
         first = (since - self.start) // self.timeframe.ms
         return bool(self._counted[first : first + count].all())
 
-    def take(self, answer: Answer, since: int, count: int, limit: int, page: int) -> None:
+    # What the answers say
+
+    def take(self, answer: Answer, since: int, count: int, limit: int) -> int:
         """Take the answer to the question for ``count`` hours from ``since`` on, of which ``limit`` rows were asked for.
 
-        With ``page`` rows an answer is as full as the exchange's can be.
+        Returns the open time from which to go on: the hours before it were answered for this round.
         """
+        step, hours = self.timeframe.ms, len(self._status)
+        self._paging.saw(answer.open_times, self.timeframe)
         inside = (answer.open_times >= self.start) & (answer.open_times < self.end)
         times, values = answer.open_times[inside], answer.values[inside]
-        hours = (times - self.start) // self.timeframe.ms
-        self._status[hours] = CANDLE
+        candles = (times - self.start) // step
+        asked = max(0, (since - self.start) // step)
+        reached = self._evidence(answer, asked, candles, limit)
+        self._tries[asked : max(asked + count, reached)] += 1
+        self._status[candles] = CANDLE
+        self._shown[candles] = True
         self._times.append(times)
         self._values.append(values)
-
-        asked = (since - self.start) // self.timeframe.ms
-        last = min(len(self._status) - 1, (answer.last - self.start) // self.timeframe.ms)
-        covered = np.zeros(len(self._status), np.bool_)
-        # With all the rows that were asked for, an answer says nothing of the hours after its last one.
-        covered[asked : last + 1 if answer.rows >= limit else max(asked + count, last + 1)] = True
-        self._asked[asked : asked + count] = True
-        if answer.rows >= page and len(hours) and hours[0] > asked and last == len(self._status) - 1:
-            # Full, and yet it ends at the newest hour and does not begin where it was asked to: such an exchange keeps
-            # so many rows and no more (Kraken: 720). That says nothing of the hours before.
-            covered[: hours[0]] = False
-            self._cut_at = max(self._cut_at, int(hours[0]))
-        seen = np.zeros_like(covered)
-        seen[hours] = True
+        self._said[self._hours(answer.quiet)] = True
         for time, flaw in answer.refused.items():
             if self.start <= time < self.end:
-                seen[(time - self.start) // self.timeframe.ms] = True
                 self.refused[time] = flaw
-        for time in times.tolist():
+        for time in [*times.tolist(), *answer.quiet.tolist()]:
             self.refused.pop(time, None)
-        absent = covered & ~seen & ~self._counted
-        self._absent[absent] += 1
-        self._counted |= covered
+        if answer.rows:
+            self._paging.answered(hours - asked)
+        if any(self._shown[edge] for edge in self._edges):
+            self._paging.few = True
+        return self.start + reached * step
+
+    def too_old(self, since: int, count: int) -> int | None:
+        """The exchange refused the question. Where to go on (open time) if that can be because the hours are too old; else None."""
+        step, hours = self.timeframe.ms, len(self._status)
+        asked, known = (since - self.start) // step, hours - self._paging.accepted
+        if asked >= known:  # it has answered older questions
+            return None
+        self._tries[asked] = TRIES
+        self._paging.too_old(hours - asked)
+        end = asked + count
+        if self._paging.accepted:
+            return self.start + min(end, (self._too_old() + known) // 2) * step
+        return self.start + end * step if end < hours else None
+
+    def _evidence(self, answer: Answer, asked: int, candles: Int64, limit: int) -> int:
+        """Count what the answer says of hours without a row. Returns the hour that it reached."""
+        hours, step, paging = len(self._status), self.timeframe.ms, self._paging
+        window = min(hours, asked + paging.reach(self.start + asked * step, limit, self.timeframe))
+        if answer.first < 0:
+            self._count(self._empty, asked, window)
+            reached = window if paging.hours else asked + limit
+        else:
+            first, last = (answer.first - self.start) // step, (answer.last - self.start) // step
+            asked = max(0, min(asked, first))
+            reached = min(hours, last + 1)
+            absent = np.zeros(hours, np.bool_)
+            absent[max(0, first) : reached] = True
+            if answer.rows < min(limit, paging.sure):
+                if answer.rows < FEWEST and self._may_end(last):
+                    self._edges.add(last + 1)
+                absent[reached:window] = True
+                reached = max(reached, window)
+            before = slice(asked, min(first, hours))
+            if answer.rows >= limit >= paging.rows and last >= hours - 1 and first > asked:
+                # Full, and yet it ends at the newest hour and does not begin where it was asked to: such an exchange keeps
+                # so many rows and no more (Kraken: 720). That says nothing of the hours before.
+                self._cut_at = max(self._cut_at, min(first, hours))
+            elif (self._status[before] == CANDLE).any():  # there were candles: it did not begin where it was asked to
+                self._missed[before] += self._status[before] == CANDLE
+                if (self._missed[before] > 1).any():
+                    self._cut_at = max(self._cut_at, min(first, hours))
+            elif limit <= paging.sure:
+                absent[before] = True
+            absent[candles] = False
+            absent[self._hours(answer.quiet)] = False
+            absent[self._hours(np.array(list(answer.refused), np.int64))] = False
+            self._absent[absent & ~self._counted] += 1
+        self._counted[asked:reached] = True
+        return max(reached, asked + 1)
+
+    def _count(self, counter: UInt8, first: int, last: int) -> None:
+        fresh = np.zeros(len(counter), np.bool_)
+        fresh[first:last] = True
+        counter[fresh & ~self._counted] += 1
 
     # What it comes to
 
@@ -135,17 +239,23 @@ class History:
 
     def no_trade(self) -> Int64:
         """Open times of the hours that turned out to be without trades."""
-        quiet = (self._status == NOT_FETCHED) & (self._absent >= 2) & ~self._may_be_late()
-        quiet[: self._first()] = False
-        return self.start + self.timeframe.ms * np.flatnonzero(quiet)
+        return self.start + self.timeframe.ms * np.flatnonzero(self._quiet())
+
+    def unknown(self) -> int:
+        """How many hours from the first candle on are still unknown, but for those that may be late."""
+        unknown = (self._status == NOT_FETCHED) & ~self._quiet() & ~self._may_be_late()
+        return int(unknown[max(self._cut_at, self._first()) :].sum())
 
     def begins(self) -> int | None:
         """Open time of the exchange's first candle, if it has none from ``start`` on before that; None if that is not known."""
         first = self._first()
         if first == len(self._status):
             return None
-        unknown = (self._status[:first] == NOT_FETCHED) & (self._absent[:first] == 0)
-        return self.start + max(first, self._cut_at) * self.timeframe.ms if self._cut_at or not unknown.any() else None
+        begin = min(first, max(self._cut_at, self._too_old()))
+        near = max(begin, self._near(first))
+        total = self._absent + self._empty
+        known = (total[begin:first] > 0).all() and (self._absent[near:first] > 0).all() and (total[near:first] > 1).all()
+        return self.start + max(first, self._cut_at) * self.timeframe.ms if known else None
 
     def late(self) -> int | None:
         """Open time of the newest hour if its candle is still to come, though the hour before has one; else None."""
@@ -159,9 +269,59 @@ class History:
         candles = np.flatnonzero(self._status == CANDLE)
         return self.start + int(candles[-1]) * self.timeframe.ms if len(candles) else None
 
+    # Within
+
+    def _quiet(self) -> Bool:
+        """bool [T]: hours that were unknown and turned out to be without trades."""
+        quiet = np.zeros(len(self._status), np.bool_)
+        shown = np.flatnonzero(self._shown)
+        if len(shown):  # older hours than an answer of this run showed may be older than what the exchange keeps
+            quiet[shown[0] :] = self._absent[shown[0] :] > 1
+            total = self._absent + self._empty
+            for place in np.flatnonzero(np.diff(shown) > 1):
+                hole = slice(shown[place] + 1, shown[place + 1])
+                if (total[hole] >= 2).all() and (self._absent[hole.start] or self._absent[hole.stop - 1]):
+                    quiet[hole] = True
+        quiet |= self._said
+        quiet[self._hours(np.array(list(self.refused), np.int64))] = False
+        quiet &= (self._status == NOT_FETCHED) & ~self._may_be_late()
+        return quiet
+
     def _first(self) -> int:
         candles = np.flatnonzero(self._status == CANDLE)
         return int(candles[0]) if len(candles) else len(self._status)
+
+    def _near(self, first: int) -> int:
+        """The hour from which one sure answer reaches the candle ``first``."""
+        near = first - self._paging.sure + 1
+        if not self._paging.overnight:
+            time = self.start + first * self.timeframe.ms
+            near = max(near, (time - time % DAY_MS - self.start) // self.timeframe.ms)
+        return max(0, near)
+
+    def _beside(self, hour: int, most: int, candles: Int64) -> int:
+        """The hour to begin a question for ``hour`` with, so that the answer shows a candle beside it, if one is near."""
+        before, after = candles[candles < hour], candles[candles > hour]
+        if len(before) and hour - before[-1] < most:
+            return int(before[-1])
+        if len(after) and after[0] - hour < most:
+            return min(hour, max(self._near(int(after[0])), self._too_old()))
+        return hour
+
+    def _too_old(self) -> int:
+        """The first hour that is not known to be refused as too old."""
+        paging = self._paging
+        return max(0, len(self._status) - paging.refused + 1) if paging.refused and paging.accepted else 0
+
+    def _may_end(self, hour: int) -> bool:
+        """Whether an answer that ends with this hour may have been cut short there: candles may follow within its window."""
+        following = self.start + (hour + 1) * self.timeframe.ms
+        settled = hour + 1 < len(self._status) and following + self.timeframe.ms + LATE_MS <= self.now
+        return settled and (self._paging.overnight or following % DAY_MS != 0)
+
+    def _hours(self, times: Int64) -> Int64:
+        """Indices of those of the open times that lie inside."""
+        return (times[(times >= self.start) & (times < self.end)] - self.start) // self.timeframe.ms
 
     def _may_be_late(self) -> Bool:
         closes = self.start + self.timeframe.ms * (1 + np.arange(len(self._status)))

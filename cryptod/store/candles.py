@@ -112,6 +112,24 @@ class CandleStore:
 
         self._env.write(change)
 
+    def forget_no_trade(self) -> int:
+        """Make all hours without trades unknown again. Returns how many there were."""
+        with self._env.read(lend=True) as txn:
+            keys = [key for key, value in txn.scan(_CHUNKS) if (chunk := _chunk(value)) is not None and (chunk[0] == NO_TRADE).any()]
+
+        def change(txn: Transaction) -> int:
+            hours = 0
+            for key in keys:
+                body = bytearray(txn.get(_CHUNKS, key) or b"")
+                status = np.frombuffer(body, np.uint8, WEEK, _HEAD)
+                hours += int((status == NO_TRADE).sum())
+                status[status == NO_TRADE] = NOT_FETCHED
+                _seal(body)
+                txn.put(_CHUNKS, key, bytes(body))
+            return hours
+
+        return self._env.write(change) if keys else 0
+
     def drop_before(self, time: int) -> int:
         """Forget the weeks that ended at or before ``time``. Returns how many chunks went."""
         last = time // WEEK_MS
@@ -255,9 +273,14 @@ def _merge(txn: Transaction, answer: Fetched, week: int) -> tuple[int, int]:
     quiet = quiet[status[quiet] == NOT_FETCHED]
     status[quiet] = NO_TRADE
     if new or revised or len(quiet):
-        body[:4] = zlib.crc32(memoryview(body)[_HEAD:]).to_bytes(4, "little")
+        _seal(body)
         txn.put(_CHUNKS, key, bytes(body))
     return new, revised
+
+
+def _seal(body: bytearray) -> None:
+    """Put a chunk's checksum in its place."""
+    body[:4] = zlib.crc32(memoryview(body)[_HEAD:]).to_bytes(4, "little")
 
 
 @contextmanager
