@@ -21,7 +21,7 @@ import numpy as np
 from cryptod.errors import CryptodError, DamagedError, ExchangeError
 from cryptod.examination import examine, named
 from cryptod.ingest.exchange import Exchange, Refused, UnknownSymbol
-from cryptod.ingest.history import RECHECKED, History
+from cryptod.ingest.history import AMPLE, RECHECKED, History
 from cryptod.ingest.paging import Paging
 from cryptod.ingest.universe import Universe, select
 from cryptod.logs import get_logger
@@ -249,6 +249,8 @@ class _Run:
     async def _ask(self, symbol: str, history: History) -> None:
         """Ask for what is wanted, then for what is doubtful until nothing is."""
         wanted = history.wanted()
+        if not self._paging.rows:
+            wanted[-AMPLE:] = True  # nothing is known yet of how much an answer can hold
         for _ in range(ROUNDS):
             for since, count in history.windows(wanted):
                 await self._ask_for(symbol, history, since, since + count * self._timeframe.ms)

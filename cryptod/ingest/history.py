@@ -58,7 +58,8 @@ class History:
         self._absent = np.zeros(hours, np.uint8)  # from so many answers that covered the hour
         self._empty = np.zeros(hours, np.uint8)  # so many answers without any row
         self._missed = np.zeros(hours, np.uint8)  # so many answers began after this hour, and should not have
-        self._tries = np.zeros(hours, np.uint8)
+        self._asked = np.zeros(hours, np.bool_)  # or reached by an answer
+        self._tries = np.zeros(hours, np.uint8)  # rounds that wanted the hour
         self._counted = np.zeros(hours, np.bool_)
         self._edges: set[int] = set()
         self._second = False  # whether a round of doubts is on
@@ -87,11 +88,12 @@ class History:
     def doubtful(self) -> Bool:
         """bool [T]: what a further round asks for: hours that the answers so far leave unknown, or whose row was refused."""
         hours, first = len(self._status), self._first()
-        unknown = (self._status == NOT_FETCHED) & (self._tries > 0) & (self._tries < TRIES)
+        unknown = (self._status == NOT_FETCHED) & self._asked & (self._tries < TRIES)
         total = self._absent + self._empty
         doubtful: Bool = unknown & ~self._said & ~self._quiet() & ((total == 0) | ~self._may_be_late())
-        if first == hours:  # of which the exchange has nothing: a second round is enough to see that
-            doubtful &= self._tries < 2
+        if first == hours:  # of which the exchange has nothing: its newest hours alone are asked for, to see whether that is so
+            newest = (self.end - self.timeframe.ms) // DAY_MS * DAY_MS
+            doubtful &= (self._tries < 2) & (np.arange(hours) >= (newest - self.start) // self.timeframe.ms)
         else:
             near = self._near(first)
             doubtful[near:first] = unknown[near:first] & ((self._absent[near:first] == 0) | (total[near:first] < 2))
@@ -110,6 +112,7 @@ class History:
         candles = np.flatnonzero(self._status == CANDLE)
         self._second = bool(self._tries.any()) and len(candles) > 0
         self._counted[:] = False
+        self._tries[wanted] += 1
         most = self._paging.sure if self._second else self._paging.asked
         windows = []
         hours = np.flatnonzero(wanted)
@@ -118,6 +121,8 @@ class History:
             if self._second:
                 begin = self._beside(begin, most, candles)
             inside = hours < begin + most
+            if self._second and begin < candles[-1]:  # the hours after the last candle are asked for from there
+                inside &= hours < max(hours[0] + 1, candles[-1])
             end = int(hours[inside][-1]) + 1
             after = candles[candles >= end]
             if self._second and len(after) and after[0] < begin + most:
@@ -155,8 +160,11 @@ class History:
         times, values = answer.open_times[inside], answer.values[inside]
         candles = (times - self.start) // step
         asked = max(0, (since - self.start) // step)
+        if not self._paging.few and self._cut_short(answer, asked, candles, limit):
+            self._paging.few = True
+            self._absent[:] = self._empty[:] = 0  # by the answers so far, which may have been cut short as well
         reached = self._evidence(answer, asked, candles, limit)
-        self._tries[asked : max(asked + count, reached)] += 1
+        self._asked[asked : max(asked + count, reached)] = True
         self._status[candles] = CANDLE
         self._shown[candles] = True
         self._times.append(times)
@@ -169,8 +177,6 @@ class History:
             self.refused.pop(time, None)
         if answer.rows:
             self._paging.answered(hours - asked)
-        if any(self._shown[edge] for edge in self._edges):
-            self._paging.few = True
         return self.start + reached * step
 
     def too_old(self, since: int, count: int) -> int | None:
@@ -213,7 +219,7 @@ class History:
                 self._missed[before] += self._status[before] == CANDLE
                 if (self._missed[before] > 1).any():
                     self._cut_at = max(self._cut_at, min(first, hours))
-            elif limit <= paging.sure:
+            elif limit <= paging.rows:
                 absent[before] = True
             absent[candles] = False
             absent[self._hours(answer.quiet)] = False
@@ -221,6 +227,12 @@ class History:
             self._absent[absent & ~self._counted] += 1
         self._counted[asked:reached] = True
         return max(reached, asked + 1)
+
+    def _cut_short(self, answer: Answer, asked: int, candles: Int64, limit: int) -> bool:
+        """Whether an answer of few rows was or may be cut short, at its end or at its beginning."""
+        paging = self._paging
+        full = answer.rows >= paging.rows and answer.first > self.start + asked * self.timeframe.ms
+        return not self._edges.isdisjoint(candles.tolist()) or (full and paging.rows < limit <= paging.sure)
 
     def _count(self, counter: UInt8, first: int, last: int) -> None:
         fresh = np.zeros(len(counter), np.bool_)
