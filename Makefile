@@ -46,7 +46,7 @@ help: ## Say what can be made
 	$(call suitable,$(PYTHON),PYTHON)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip $(INSTALL_TORCH)
-	$(BIN)/pip install -c constraints.txt $(EDITABLE) '.[daemon,test]'
+	$(BIN)/pip install -c constraints.txt $(EDITABLE) '.[daemon,client,test]'
 	@touch $@
 
 # What serving is compared with: Debian's redis-tools hold the whole Redis server, and no service that would have to be stopped.
@@ -109,10 +109,6 @@ fuzz: .venv/.made ## Millions of hostile inputs, guided by coverage (INPUTS=1000
 # The environment is built beside the one in use and takes its place at the end: an installation that fails leaves the old one
 # working. Scripts are told their final place, which DESTDIR is no part of.
 NEW = $(DESTDIR)$(OPTDIR).new
-# A quarter of what pip brings is of no use to a service: pip itself, tests, what C++ programs are compiled with, and where it was built.
-UNUSED = -path '*/site-packages/pip' -o -path '*/site-packages/pip-*' -o -type d -name tests -o -path '*/torch/test' \
-	-o -path '*/torch/include' -o -path '*/torch/share' -o -path '*/torch/bin/*' ! -name torch_shm_manager \
-	-o -name direct_url.json
 # Nothing is installed but the files whose checksums are in packaging/locks, and what they are built with is among them. torch for
 # processors alone where pip finds such a build (TORCH_INDEX, or an index in its configuration), else the public one, which is large.
 LOCKED := install --require-hashes --no-deps --no-build-isolation
@@ -129,7 +125,7 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 	"$(NEW)/bin/python" -I -m pip $(LOCKED) -r packaging/locks/daemon.txt; \
 	"$(NEW)/bin/python" -I -m pip install --no-deps --no-build-isolation --no-index .; \
 	find "$(NEW)/bin" -type f ! -name cryptod ! -name cryptoctl -delete; \
-	find "$(NEW)/lib" -depth \( $(UNUSED) \) -exec rm -rf {} +; \
+	"$(NEW)/bin/python" -IB packaging/trim.py; \
 	"$(NEW)/bin/python" -EB packaging/pages/manual.py "$(DESTDIR)$(MANDIR)"; \
 	"$(NEW)/bin/python" -EB packaging/pages/completion.py $(foreach shell,bash zsh fish,$(shell) "$(DESTDIR)$($(shell)dir)"); \
 	sed -i '1s|.*|#!$(OPTDIR)/bin/python|' "$(NEW)/bin/cryptod" "$(NEW)/bin/cryptoctl"; \

@@ -6,6 +6,8 @@ exception is translated once, in the file that owns the dependency.
 
 from __future__ import annotations
 
+import sys
+
 
 class CryptodError(Exception):
     """An error with a sentence (what failed, on what) and a hint (what to do).
@@ -22,6 +24,14 @@ class CryptodError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class MissingPackage(CryptodError):
+    """Something needs a package that this environment is without. ``need``: who needs it, with the verb."""
+
+    def __init__(self, need: str, package: str, *, instead: str = "") -> None:
+        hint = f"python3 -m pip --python {sys.executable} install {package}{instead and f', or {instead}'}"
+        super().__init__(f"{need} the package {package}, which is not installed", hint=hint)
 
 
 class ConfigError(CryptodError):

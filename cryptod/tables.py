@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from cryptod.errors import CryptodError
+from cryptod.errors import MissingPackage
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -24,11 +24,11 @@ def rows(columns: Columns) -> int:
 
 
 def frame(chunks: Iterable[Columns]) -> DataFrame:
-    """All the chunks as one frame; times as UTC timestamps. `CryptodError` where pandas is not installed."""
+    """All the chunks as one frame; times as UTC timestamps. `MissingPackage` where pandas is not installed."""
     try:
         import pandas
     except ImportError as error:
-        raise CryptodError("frames need pandas", hint="pip install pandas") from error
+        raise MissingPackage("frames need", "pandas") from error
     parts = [pandas.DataFrame(columns) for columns in chunks]
     filled = [part for part in parts if len(part)] or parts[:1]
     found = pandas.concat(filled, ignore_index=True) if filled else pandas.DataFrame()

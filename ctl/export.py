@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final, Protocol
 
-from cryptod.errors import CryptodError
+from cryptod.errors import CryptodError, MissingPackage
 from cryptod.tables import TIMES, Columns, rows
 from ctl import files
 from ctl.session import Session
@@ -93,7 +93,7 @@ class Parquet:
             import pyarrow
             import pyarrow.parquet as parquet
         except ImportError as error:
-            raise CryptodError("Parquet needs the package pyarrow", hint="pip install 'cryptod[parquet]', or --format csv") from error
+            raise MissingPackage("Parquet needs", "pyarrow", instead="--format csv") from error
         self._arrow, self._parquet, self._stream = pyarrow, parquet, stream
         self._kept: list[Any] = []
         self._out: Any = None

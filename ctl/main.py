@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, get_type_hints
 
 from cryptod.client import Client
-from cryptod.errors import CryptodError, DaemonUnreachable
+from cryptod.errors import CryptodError, DaemonUnreachable, MissingPackage
 from cryptod.protocol import (
     COMMANDS,
     DEFAULT_SOCKET,
@@ -139,8 +139,8 @@ def _watch(session: Session, parameters: tuple[Any, ...]) -> int:
     session.client.close()
     try:
         from ctl.watch import watch
-    except ImportError as error:
-        raise CryptodError(f"watch draws with rich, which is not installed ({error})", hint="pip install rich") from None
+    except ImportError:
+        raise MissingPackage("watch needs", "rich") from None
     watch(session.client.path)
     return DONE
 

@@ -1,7 +1,7 @@
 """`cryptoctl metrics`: what the daemon says of itself, as OpenMetrics.
 
 Knows the daemon's replies and the names that dashboards and alerts rely on (`packaging/prometheus`, `packaging/grafana`; a test compares
-them). prometheus-client writes the formats; it comes with the extras ``daemon`` and ``metrics``, and only this verb imports it.
+them). prometheus-client writes the formats; it comes with an installation and with the extra ``metrics``, and only this verb imports it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, NamedTuple
 
 from cryptod.client import Client
-from cryptod.errors import CryptodError, DaemonUnreachable
+from cryptod.errors import DaemonUnreachable, MissingPackage
 
 Map = dict[str, Any]
 Samples = Iterator[tuple[tuple[str, ...], float]]
@@ -207,7 +207,7 @@ def exposition(said: Said | None, form: str) -> bytes:
         from prometheus_client.exposition import generate_latest as as_text
         from prometheus_client.openmetrics.exposition import generate_latest as as_openmetrics
     except ImportError as error:
-        raise CryptodError("metrics need the package prometheus-client", hint="pip install 'cryptod[metrics]'") from error
+        raise MissingPackage("metrics need", "prometheus-client") from error
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(said))
     return bytes((as_openmetrics if form == "openmetrics" else as_text)(registry))

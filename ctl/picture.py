@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
-from cryptod.errors import CryptodError
+from cryptod.errors import MissingPackage
 from ctl import files
 from ctl.plot import BANDS, HOUR_MS, Fan, bars, round_prices
 from ctl.units import PriceScale, percent, price, stamp
@@ -125,8 +125,7 @@ def _png(shapes: list[Shape], path: Path, stream: BinaryIO) -> None:
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError:
-        hint = f"pip install pillow, or name {path.with_suffix('.svg').name}, which needs nothing"
-        raise CryptodError("a PNG is drawn by Pillow, which is not installed", hint=hint) from None
+        raise MissingPackage("a PNG needs", "pillow", instead=f"name {path.with_suffix('.svg').name}") from None
     fine = FINE * 2
     image = Image.new("RGB", (WIDTH * fine, HEIGHT * fine), PAPER)
     pen = ImageDraw.Draw(image)
@@ -143,7 +142,7 @@ def _png(shapes: list[Shape], path: Path, stream: BinaryIO) -> None:
 
 
 def write(path: Path, forecast: Map, candles: Map) -> None:
-    """Write the picture to ``path``, in the kind that its ending names. Raises `CryptodError` where it cannot be."""
+    """Write the picture to ``path``, in the kind that its ending names. Raises `MissingPackage` where it cannot be drawn."""
     shapes = draw(forecast, candles)
     with files.written(path) as stream:
         if path.suffix.lower() == ".png":

@@ -4,6 +4,7 @@ import importlib.util
 import re
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
@@ -13,11 +14,18 @@ from tests.test_repository import PINS, requirements
 ROOT = Path(__file__).parent.parent
 LOCKS = ROOT / "packaging" / "locks"
 
-_spec = importlib.util.spec_from_file_location("lock", LOCKS / "lock.py")
-assert _spec is not None
-assert _spec.loader is not None
-lock = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(lock)
+
+def load(path: Path) -> ModuleType:
+    """A program of `make install` as a module: it lies in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+lock = load(LOCKS / "lock.py")
 
 FILES = ("build.txt", "torch.txt", "torch-cpu.txt", "daemon.txt")
 
@@ -34,18 +42,29 @@ def test_what_is_locked_is_what_is_pinned() -> None:
         assert {name: release for name, release in found.items() if name not in accelerators and release != pins.get(name)} == {}
 
 
-def test_everything_that_the_daemon_needs_is_locked_whatever_it_needs_it_for() -> None:
-    found = locked(*FILES)
-    missing = [name for name in (*requirements(""), *requirements("daemon"), "setuptools") if lock.plain(name) not in found]
-    for package in locked(*FILES):
+@pytest.mark.parametrize("machine", lock.MACHINES)
+@pytest.mark.parametrize("python", lock.PYTHONS)
+def test_everything_that_an_installation_needs_is_locked_for_each_python_and_machine(python: str, machine: str) -> None:
+    where = {"python_version": python, "python_full_version": f"{python}.0", "platform_machine": machine, "extra": ""}
+    found = {name: Requirement(part.split("\\")[0]) for name, part in locked("build.txt", "torch.txt", "daemon.txt").items()}
+    for_this = {name for name, need in found.items() if need.marker is None or need.marker.evaluate(where)}
+    wanted = [lock.plain(name) for extra in ("", *lock.EXTRAS) for name in requirements(extra)]
+    for package in for_this:
         try:
             needs = [Requirement(line) for line in requires(package) or ()]
         except PackageNotFoundError:
-            continue  # for another platform or Python
-        missing += [
-            f"{package}: {need}" for need in needs if (need.marker is None or need.marker.evaluate()) and lock.plain(need.name) not in found
-        ]
-    assert missing == []
+            continue  # of torch's other build
+        wanted += [lock.plain(need.name) for need in needs if need.marker is None or need.marker.evaluate(where)]
+    assert set(wanted) - for_this - lock.NEVER_LOADED == set()
+
+
+def test_nothing_is_locked_that_is_never_loaded_or_belongs_to_an_extra_that_is_not_installed() -> None:
+    others = {lock.plain(name) for extra in ("png", "frames", "parquet") for name in requirements(extra)}
+    assert set(locked(*FILES)) & (lock.NEVER_LOADED | others) == set()
+
+
+def test_a_torch_for_processors_is_locked_for_each_python_and_machine() -> None:
+    assert len(lock.HASH.findall(locked("torch-cpu.txt")["torch"])) >= len(lock.PYTHONS) * len(lock.MACHINES)
 
 
 @pytest.mark.parametrize("file", FILES)

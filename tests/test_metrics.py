@@ -127,4 +127,5 @@ def test_without_the_package_the_error_says_what_to_install(tmp_path: Path) -> N
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=60)
     assert found.returncode == 1
-    assert found.stderr == "cryptoctl: metrics need the package prometheus-client (pip install 'cryptod[metrics]')\n"
+    hint = f"python3 -m pip --python {sys.executable} install prometheus-client"
+    assert found.stderr == f"cryptoctl: metrics need the package prometheus-client, which is not installed ({hint})\n"

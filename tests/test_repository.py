@@ -98,7 +98,7 @@ def requirements(extra: str) -> list[str]:
     return [match[0] for line in lines if (match := re.match(r"[A-Za-z0-9_.-]+", line))]
 
 
-@pytest.mark.parametrize("extra", ["", "daemon", "metrics", "parquet", "test", "bench"])
+@pytest.mark.parametrize("extra", ["", "daemon", "metrics", "watch", "png", "frames", "parquet", "test", "bench"])
 def test_every_dependency_is_pinned(extra: str) -> None:
     known = {re.sub(r"[-_.]+", "-", name).lower() for name in PINS}
     assert [name for name in requirements(extra) if name.lower() not in known] == []

@@ -28,7 +28,7 @@ def child(pipe):
     pipe.send(float(loss))
 
 if __name__ == "__main__":
-    import ccxt, lmdb, numpy, pandas
+    import ccxt, lmdb, numpy
     state = os.environ["STATE_DIRECTORY"]
     with lmdb.open(state + "/probe", map_size=1 << 30) as environment, environment.begin(write=True) as transaction:
         transaction.put(b"k", b"v")
