@@ -18,6 +18,7 @@ from typing import Final
 
 from cryptod import __version__
 from cryptod.errors import ConfigError, CryptodError
+from cryptod.places import SYSTEM, Place, instance, of_daemon
 
 SWITCH_S: Final = 0.00005
 """Seconds after which a thread that computes lets the one go on that answers: it may have to wait so three times for one request."""
@@ -33,14 +34,14 @@ def parser(verb: str) -> argparse.ArgumentParser:
     verbs = made.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     run = verbs.add_parser("run", help="run the daemon in the foreground (systemd does this)")
-    run.add_argument("--config", type=Path, metavar="PATH", help="configuration file (default: /etc/cryptod/cryptod.toml)")
+    _add_place(run)
     clock = os.environ.get("CRYPTOD_CLOCK", "system")
     run.add_argument("--clock", default=clock, metavar="SPEC", help="a simulated clock, as `cryptod simulate` prints it")
     run.add_argument("--base-model", type=Path, metavar="DIR", help="another base model than the one that came with the program")
     run.set_defaults(call=_run)
 
     check = verbs.add_parser("check-config", help="print the effective configuration and where each part of it came from")
-    check.add_argument("--config", type=Path, metavar="PATH", help="configuration file (default: /etc/cryptod/cryptod.toml)")
+    _add_place(check)
     check.set_defaults(call=_check_config)
 
     restore = verbs.add_parser("restore", help="put a backup back while the daemon is stopped; what was there is kept aside")
@@ -63,6 +64,18 @@ def parser(verb: str) -> argparse.ArgumentParser:
     return made
 
 
+def _add_place(verb: argparse.ArgumentParser) -> None:
+    usual = "/etc/cryptod/cryptod.toml; without root: ~/.config/cryptod/cryptod.toml"
+    verb.add_argument("--config", type=Path, metavar="PATH", help=f"configuration file (default: {usual})")
+    verb.add_argument("--instance", metavar="INSTANCE", help="the instance of this name: its configuration, its state, its socket")
+
+
+def _place(arguments: argparse.Namespace) -> Place:
+    """Whose folders the daemon uses where the configuration names no others."""
+    named: str | None = arguments.instance
+    return instance(named) if named is not None else of_daemon(os.environ, os.geteuid(), os.getpid())
+
+
 def _config_path(arguments: argparse.Namespace) -> Path | None:
     named = arguments.config or os.environ.get("CRYPTOD_CONFIG")
     return Path(named) if named else None
@@ -71,7 +84,10 @@ def _config_path(arguments: argparse.Namespace) -> Path | None:
 def _check_config(arguments: argparse.Namespace) -> int:
     from cryptod.config import check_config, load
 
-    print(check_config(load(_config_path(arguments), os.environ)), end="")
+    place = _place(arguments)
+    if place.whose != SYSTEM.whose:
+        print(f"# of {place.whose}; `sudo cryptod check-config` shows the system's")
+    print(check_config(load(_config_path(arguments), os.environ, place)), end="")
     return 0
 
 
@@ -102,14 +118,14 @@ def _run(arguments: argparse.Namespace) -> int:
     # `schedule` reckons in naive local time: in UTC no hour comes twice and none is left out.
     os.environ["TZ"] = "UTC"
     time.tzset()
-    path = _config_path(arguments)
-    loaded = load(path, os.environ)
+    path, place = _config_path(arguments), _place(arguments)
+    loaded = load(path, os.environ, place)
     logs.configure(loaded.config.log.level)
     for warning in loaded.warnings:
         logs.get_logger("config").warning(warning)
     service = Service(
         loaded, parse_clock(arguments.clock), Handlers, notifier=SystemdNotifier(), environ=os.environ, config_path=path,
-        base=arguments.base_model,
+        base=arguments.base_model, place=place,
     )  # fmt: skip
     # What is there now stays: a look through all of it would hold up the readers by ten milliseconds, each time for nothing.
     gc.freeze()

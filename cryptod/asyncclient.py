@@ -21,7 +21,6 @@ from cryptod.calls import (
     Patience,
     cannot_connect,
     check_size,
-    default_path,
     lost,
     not_understood,
     parts,
@@ -31,6 +30,7 @@ from cryptod.calls import (
     unsure,
 )
 from cryptod.errors import DaemonUnreachable, RequestError
+from cryptod.places import socket_of
 from cryptod.protocol import EVENT, EVENT_LOST, NOTIFICATION, REQUEST, RESPONSE
 from cryptod.replies import Event, Forecast, Forecasts, read_error, read_forecast, read_forecasts
 
@@ -41,8 +41,10 @@ if TYPE_CHECKING:
 class AsyncClient:
     """An asyncio client, for tasks of one event loop; the parameters are those of `cryptod.client.Client`."""
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, timeout: float = 10.0, patience: float = 5.0) -> None:
-        self.path = default_path(path)
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, instance: str | None = None, timeout: float = 10.0, patience: float = 5.0
+    ) -> None:
+        self.path = socket_of(path, instance, os.environ, os.geteuid())
         self.timeout = timeout
         self.patience = patience
         self._link: _Link | None = None

@@ -14,7 +14,8 @@ from typing import Any, Final
 import msgpack
 
 from cryptod.errors import DaemonUnreachable, RequestError
-from cryptod.protocol import COMMANDS, DEFAULT_SOCKET, MAX_REPLY, MAX_REQUEST
+from cryptod.places import unit_of
+from cryptod.protocol import COMMANDS, MAX_REPLY, MAX_REQUEST
 
 WINDOW: Final = 64
 """Requests of a pipeline that are on their way at once (and no more than MAX_REQUEST bytes of them)."""
@@ -31,33 +32,36 @@ class ConnectionLost(DaemonUnreachable):
     """Whether there was a connection: then a daemon was there, and is probably being restarted."""
 
 
-def default_path(path: str | os.PathLike[str] | None) -> str:
-    """The socket: as given, or ``$CRYPTOD_SOCKET``, or the system's."""
-    return os.fspath(path) if path is not None else os.environ.get("CRYPTOD_SOCKET") or DEFAULT_SOCKET
+def _status(path: str) -> str:
+    return "`systemctl{} status {}`".format(*unit_of(path))
+
+
+def _journal(path: str) -> str:
+    return "`journalctl{} -u {}`".format(*unit_of(path))
 
 
 def cannot_connect(path: str, error: OSError) -> DaemonUnreachable:
     """What to raise, and what to do, for each way in which a Unix socket can refuse."""
     text = f"no cryptod at {path}"
     if error.errno == errno.ENOENT:
-        return ConnectionLost(f"{text}: there is no such socket", hint="is it running? `systemctl status cryptod`")
+        return ConnectionLost(f"{text}: there is no such socket", hint=f"is it running? {_status(path)}")
     if error.errno == errno.ECONNREFUSED:
-        return ConnectionLost(f"{text}: nobody listens there any more", hint="`systemctl status cryptod`, `journalctl -u cryptod`")
+        return ConnectionLost(f"{text}: nobody listens there any more", hint=f"{_status(path)}, {_journal(path)}")
     if error.errno in (errno.EACCES, errno.EPERM):
         return DaemonUnreachable(
             f"{text}: permission denied", hint=f"look at the rights of {os.path.dirname(path) or '.'} and of the socket"
         )
     if error.errno in (errno.EAGAIN, errno.ETIMEDOUT):
-        return DaemonUnreachable(f"{text}: too many clients wait to be let in", hint="`systemctl status cryptod`: it may hang")
-    return DaemonUnreachable(f"{text}: {error.strerror or error}", hint="is the path right? `systemctl status cryptod`")
+        return DaemonUnreachable(f"{text}: too many clients wait to be let in", hint=f"{_status(path)}: it may hang")
+    return DaemonUnreachable(f"{text}: {error.strerror or error}", hint=f"is the path right? {_status(path)}")
 
 
 def silent(path: str, timeout: float) -> DaemonUnreachable:
-    return DaemonUnreachable(f"cryptod at {path} has not answered for {timeout:g} s", hint="`systemctl status cryptod`: it may hang")
+    return DaemonUnreachable(f"cryptod at {path} has not answered for {timeout:g} s", hint=f"{_status(path)}: it may hang")
 
 
 def lost(path: str, why: object = "") -> ConnectionLost:
-    error = ConnectionLost(f"cryptod at {path} closed the connection{f': {why}' if why else ''}", hint="`journalctl -u cryptod`")
+    error = ConnectionLost(f"cryptod at {path} closed the connection{f': {why}' if why else ''}", hint=_journal(path))
     error.connected = True
     return error
 

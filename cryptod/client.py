@@ -32,7 +32,6 @@ from cryptod.calls import (
     Patience,
     cannot_connect,
     check_size,
-    default_path,
     lost,
     not_understood,
     parts,
@@ -42,6 +41,7 @@ from cryptod.calls import (
     unsure,
 )
 from cryptod.errors import DaemonUnreachable, RequestError
+from cryptod.places import socket_of
 from cryptod.protocol import EVENT, EVENT_LOST, MAX_REQUEST, NOTIFICATION, REQUEST, RESPONSE
 from cryptod.replies import Event, Forecast, Forecasts, read_error, read_forecast, read_forecasts
 
@@ -68,13 +68,17 @@ def __getattr__(name: str) -> Any:
 class Client:
     """A blocking client: one connection, made when it is first needed. Not for several threads at once.
 
-    ``path``: the socket, by default ``$CRYPTOD_SOCKET`` or /run/cryptod/cryptod.sock. ``timeout``: seconds of silence
-    after which an answer is given up. ``patience``: seconds for which a read is asked again when a daemon that has
-    answered or let it in before is away (restarted); a daemon that was never there is reported at once.
+    ``path``: the socket. Without one it is the socket of the ``instance`` that is named, or else ``$CRYPTOD_SOCKET``'s, or
+    else that of the instance ``$CRYPTOD_INSTANCE``, or else that of the user's own daemon where there is one, or else
+    /run/cryptod/cryptod.sock. ``timeout``: seconds of silence after which an answer is given up. ``patience``: seconds for
+    which a read is asked again when a daemon that has answered or let it in before is away (restarted); a daemon that was
+    never there is reported at once.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, timeout: float = 10.0, patience: float = 5.0) -> None:
-        self.path = default_path(path)
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, instance: str | None = None, timeout: float = 10.0, patience: float = 5.0
+    ) -> None:
+        self.path = socket_of(path, instance, os.environ, os.geteuid())
         self.timeout = timeout
         self.patience = patience
         self._socket: socket.socket | None = None

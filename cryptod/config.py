@@ -19,12 +19,13 @@ from typing import Any, Final
 import msgspec
 
 from cryptod.errors import ConfigError
+from cryptod.places import SYSTEM, Place
 from cryptod.settings import PERPETUALS, SECTIONS, SETTINGS, VARIABLES, Config, Setting, toml
 from cryptod.symbol import split
 
 __all__ = ["DEFAULT_PATH", "Config", "Loaded", "check_config", "documented", "load", "reloaded", "restart_needed"]
 
-DEFAULT_PATH: Final = Path("/etc/cryptod/cryptod.toml")
+DEFAULT_PATH: Final = Path(SYSTEM.config)
 MAX_BYTES: Final = 256 * 1024
 """A configuration file larger than this is not one (the documented one has about 8 kB)."""
 _DEEP: Final = re.compile(r"^[ \t\[]*(?:[^\s.=#]+[ \t]*\.[ \t]*){8}", re.MULTILINE)
@@ -33,6 +34,7 @@ NOT_SETTINGS: Final = {
     "CRYPTOD_CANDLES": "folder of recorded candles, for tests and benchmarks",
     "CRYPTOD_CLOCK": "specification of a sped clock, for simulations",
     "CRYPTOD_CONFIG": "path of the configuration file",
+    "CRYPTOD_INSTANCE": "instance that the client connects to",
     "CRYPTOD_SOCKET": "socket that the client connects to",
 }
 """Variables that begin like settings and are none."""
@@ -48,6 +50,8 @@ class Loaded:
     origins: dict[str, str]
     """Path of each key that was set -> where: ``FILE:LINE`` or ``environment NAME``."""
     warnings: tuple[str, ...] = ()
+    usual: Path = DEFAULT_PATH
+    """The file that is read where no other is named."""
 
 
 @dataclass(slots=True)
@@ -77,20 +81,26 @@ def _tree(values: Mapping[str, Any]) -> Config:
     )
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
-    """The configuration from ``path`` and the environment, checked.
+def load(path: Path | None, environ: Mapping[str, str], place: Place | None = None) -> Loaded:
+    """The configuration from ``path`` and the environment, checked; ``place``: whose daemon it is for, by default the system's.
 
-    Without a path the file is ``$CRYPTOD_CONFIG``, or else `DEFAULT_PATH`; only the latter may be missing. Variables
+    Without a path the file is ``$CRYPTOD_CONFIG``, or else the place's own, which may be missing unless it is an instance's. Variables
     ``CRYPTOD_<SECTION>_<KEY>`` come after the file; lists are comma separated. Raises `ConfigError`, which names every
     wrong or misspelt key, its origin and what is allowed.
     """
     if path is None and environ.get("CRYPTOD_CONFIG"):
         path = Path(environ["CRYPTOD_CONFIG"])
-    text, warnings = _read(path or DEFAULT_PATH, required=path is not None)
-    file = None if text is None else path or DEFAULT_PATH
+    usual = DEFAULT_PATH if place is None else Path(place.config)
+    hint = "name another with --config, or leave it out"
+    if path is None and place is not None and place.required:
+        path, hint = usual, f"each instance has a file of its own: copy {DEFAULT_PATH}, and say in it what is different"
+    text, warnings = _read(path or usual, required=path is not None, hint=hint)
+    file = None if text is None else path or usual
     reading = _Reading()
     if text is not None and file is not None:
         _take_file(reading, file, text)
+    if place is not None:
+        _take_place(reading, place)
     _take_environment(reading, environ)
     config = _tree(reading.values)
     reading.problems += [f"{text}{_where(reading, paths)}" for paths, text in _contradictions(config)]
@@ -101,7 +111,15 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
             "\n  ".join([f"{heading}:", *reading.problems]),
             hint="`cryptod check-config` shows the tree, /etc/cryptod/cryptod.toml documents it",
         )
-    return Loaded(config, file, reading.origins, warnings)
+    return Loaded(config, file, reading.origins, warnings, usual)
+
+
+def _take_place(reading: _Reading, place: Place) -> None:
+    """The folders of a daemon that is not the system's: the documented file names the system's, and so does every copy of it."""
+    for path, own in (("storage.directory", place.state), ("socket.path", place.socket)):
+        default = SETTINGS[path].default
+        if own != default and reading.values.get(path, default) == default:
+            reading.values[path], reading.origins[path] = own, f"the usual place of {place.whose}"
 
 
 def _contradictions(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -144,7 +162,7 @@ def _where(reading: _Reading, paths: tuple[str, ...]) -> str:
     return f" ({', '.join(origins)})" if origins else ""
 
 
-def _read(path: Path, *, required: bool) -> tuple[str | None, tuple[str, ...]]:
+def _read(path: Path, *, required: bool, hint: str) -> tuple[str | None, tuple[str, ...]]:
     """The text of the file (None when it may be and is missing), and warnings about who could change it."""
     try:
         with open(path, "rb", opener=_open_at_once) as stream:
@@ -155,7 +173,7 @@ def _read(path: Path, *, required: bool) -> tuple[str | None, tuple[str, ...]]:
     except FileNotFoundError:
         if not required and not path.is_symlink():
             return None, ()
-        raise ConfigError(f"there is no configuration file {path}", hint="name another with --config, or leave it out") from None
+        raise ConfigError(f"there is no configuration file {path}", hint=hint) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(f"cannot read the configuration {path}: {reason}", hint="the service's user must be able to read it") from None
@@ -267,7 +285,7 @@ def _plain(text: str) -> str:
 
 def check_config(loaded: Loaded) -> str:
     """The effective tree as TOML that could be a configuration file, each non-default with where it came from."""
-    lines = [f"# file: {loaded.file or f'none ({DEFAULT_PATH} is not there)'}"]
+    lines = [f"# file: {loaded.file or f'none ({loaded.usual} is not there)'}"]
     lines += [f"# warning: {warning}" for warning in loaded.warnings]
     for name in SECTIONS:
         lines += ["", f"[{name}]"]

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from cryptod.places import SYSTEM
+
 PROTOCOL: Final = 1
 """Raised when a message changes so that older clients cannot read it."""
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
 
-DEFAULT_SOCKET: Final = "/run/cryptod/cryptod.sock"
+DEFAULT_SOCKET: Final = SYSTEM.socket
 MAX_REQUEST: Final = 64 * 1024
 """Bytes of one request; the largest honest one (get_many of a few hundred coins) is about 10 kB."""
 MAX_REPLY: Final = 64 * 1024 * 1024

@@ -270,7 +270,12 @@ class Storage(_Section, frozen=True):
 
     directory: Annotated[
         str,
-        Key("Folder of candles, forecasts, ledger and checkpoints.", "systemd's StateDirectory", allowed="an absolute path", check=_path),
+        Key(
+            "Folder of candles, forecasts, ledger and checkpoints. At its default a user's own daemon and an instance have theirs instead.",
+            "systemd's StateDirectory",
+            allowed="an absolute path",
+            check=_path,
+        ),
     ] = "/var/lib/cryptod"
     ledger_days: Annotated[
         int, Key("Days for which issued forecasts are kept.", "a year of 100 coins is below 1 GB", least=1, most=3650, live=True)
@@ -283,7 +288,8 @@ class Socket(_Section, frozen=True):
     path: Annotated[
         str,
         Key(
-            "Where the daemon listens when systemd does not hand it a socket.",
+            "Where the daemon listens when systemd does not hand it a socket. At its default a user's own daemon and an instance"
+            " have theirs instead.",
             "what cryptod.socket says too",
             allowed="an absolute path of at most 107 bytes",
             check=_socket_path,

@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, get_type_hints
 
 from cryptod.client import Client
-from cryptod.errors import CryptodError, DaemonUnreachable, MissingPackage
+from cryptod.errors import ConfigError, CryptodError, DaemonUnreachable, MissingPackage
+from cryptod.places import socket_of
 from cryptod.protocol import (
     COMMANDS,
     DEFAULT_SOCKET,
@@ -413,14 +414,15 @@ def parser(verb: Verb) -> argparse.ArgumentParser:
     for name, words in verb.options:
         made.add_argument(name, **words)
     made.add_argument("--json", action="store_true", help="the daemon's reply as one JSON document")
-    made.add_argument("--socket", metavar="PATH", help=f"the daemon's socket (default: $CRYPTOD_SOCKET, then {DEFAULT_SOCKET})")
+    made.add_argument("--instance", metavar="INSTANCE", help="the daemon of this name: `cryptod@INSTANCE.service`")
+    made.add_argument("--socket", metavar="PATH", help="the daemon's socket")
     return made
 
 
 def usage() -> str:
     """The page of `cryptoctl --help`."""
     wide = max(len(words) for words in VERBS) + 2
-    lines = ["usage: cryptoctl [--json] [--socket PATH] VERB ...", "", "Asks the cryptod daemon on its socket.", ""]
+    lines = ["usage: cryptoctl [--json] [--instance INSTANCE | --socket PATH] VERB ...", "", "Asks the cryptod daemon on its socket.", ""]
     for verb in VERBS.values():
         first, *rest = wrap(verb.doc or COMMANDS[verb.command].doc, 78 - wide)
         lines += [f"  {verb.words:<{wide}}{first}", *(" " * (wide + 2) + line for line in rest)]
@@ -428,7 +430,8 @@ def usage() -> str:
         "",
         "`cryptoctl VERB --help` shows what a verb takes.",
         "`--json` gives the daemon's reply as it is, as one JSON document.",
-        f"The socket: --socket, else $CRYPTOD_SOCKET, else {DEFAULT_SOCKET}.",
+        "The daemon: --socket or --instance, or $CRYPTOD_SOCKET, or $CRYPTOD_INSTANCE,",
+        f"else your own if it runs, else the system's, {DEFAULT_SOCKET}.",
         "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 no daemon;",
         "those of `health`: 0 ok, 1 warning, 2 error.",
     ]
@@ -441,11 +444,11 @@ def split(arguments: Sequence[str]) -> tuple[Verb, list[str]]:
     before: list[str] = []
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
-        if option == "--socket":
+        if option in ("--socket", "--instance"):
             if not rest:
-                raise Usage("--socket wants a path")
+                raise Usage(f"{option} wants a {'path' if option == '--socket' else 'name'}")
             before += [option, rest.pop(0)]
-        elif option == "--json" or option.startswith("--socket="):
+        elif option == "--json" or option.startswith(("--socket=", "--instance=")):
             before.append(option)
         else:
             raise Usage(f"there is no option {option}", "`cryptoctl --help` lists the verbs, and `cryptoctl VERB --help` their options")
@@ -489,7 +492,12 @@ def run(arguments: Sequence[str]) -> int:
     options = parser(verb).parse_args(rest)
     given = (getattr(options, field) for field in COMMANDS[verb.command].request._fields)
     parameters = tuple(None if value == [] else value for value in given)  # no coin named: all of them
-    path = options.socket or os.environ.get("CRYPTOD_SOCKET") or DEFAULT_SOCKET
+    if options.socket and options.instance:
+        raise Usage("--socket and --instance both say which daemon", "give one of them")
+    try:
+        path = socket_of(options.socket or None, options.instance, os.environ, os.geteuid())
+    except ConfigError as error:
+        raise Usage(error.message, error.hint) from None
     with Client(path, timeout=verb.timeout) as client:
         return verb.run(Session(client, options, screen(sys.stdout, os.environ)), parameters)
 

@@ -109,6 +109,14 @@ def inherited_sockets(environ: MutableMapping[str, str] = os.environ) -> list[so
     return found
 
 
+def make_folder(folder: Path) -> None:
+    """The folder of a socket in its usual place, where systemd has not made it. `ConfigError` where that is refused."""
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make {folder} for the socket: {error.strerror}", hint="set socket.path, or XDG_RUNTIME_DIR") from error
+
+
 def bind(path: str | Path, mode: int = 0o666) -> socket.socket:
     """A listening socket at ``path``, there at once with its rights, in place of one that nobody listens on any more.
 

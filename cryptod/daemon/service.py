@@ -30,7 +30,7 @@ from cryptod.daemon.collection import Collection
 from cryptod.daemon.control import Commands, ControlServer
 from cryptod.daemon.export import Exports
 from cryptod.daemon.job import Job
-from cryptod.daemon.listening import inherited_sockets, may_change
+from cryptod.daemon.listening import inherited_sockets, make_folder, may_change
 from cryptod.daemon.monitor import HOUR_MS, Health, ResourceMeter, Resources
 from cryptod.daemon.publisher import Publisher
 from cryptod.daemon.recent import RecentCandles
@@ -46,6 +46,7 @@ from cryptod.errors import CheckpointError, CryptodError, RequestError, StoreErr
 from cryptod.forecast.drift import Alarm
 from cryptod.forecast.model import Model
 from cryptod.market import Panel
+from cryptod.places import Place
 from cryptod.store.candles import reading
 from cryptod.store.checkpoints import CheckpointStore
 from cryptod.store.forecasts import Entry, ForecastCache
@@ -90,7 +91,7 @@ class Service:
 
     ``commands`` makes the table of what the commands do; ``notifier`` speaks to systemd; ``environ`` is the process's
     environment; ``config_path`` is read again on SIGHUP; ``base`` is the folder of a base model other than
-    the shipped one.
+    the shipped one; ``place`` is whose daemon it is, by default the system's.
     """
 
     def __init__(
@@ -103,13 +104,14 @@ class Service:
         environ: MutableMapping[str, str],
         config_path: Path | None = None,
         base: Path | None = None,
+        place: Place | None = None,
     ) -> None:
         self.config = loaded.config
         self.clock = clock
         self.pid = os.getpid()
         self._commands = commands
         self._environ = environ
-        self._config_path, self._base_path = config_path, base
+        self._config_path, self._base_path, self._place = config_path, base, place
         self._notifier = notifier
         self.monotonic = time.monotonic
         self.born = self.monotonic()
@@ -143,6 +145,8 @@ class Service:
             if inherited:
                 await self.control.start(inherited=inherited[0])
             else:
+                if self._place is not None and self.config.socket.path == self._place.socket:
+                    make_folder(Path(self._place.socket).parent)
                 await self.control.start(self.config.socket.path)
             stack.push_async_callback(self.control.close, STOP_GRACE)
             self.watchdog.ready(account.summary(self))
@@ -495,7 +499,7 @@ class Service:
         """SIGHUP: read the configuration again, take what a running daemon can take, and name what waits for a restart."""
         self.watchdog.reloading()
         try:
-            new = load(self._config_path, self._environ).config
+            new = load(self._config_path, self._environ, self._place).config
             live, waiting = restart_needed(self.config, new)
             self._apply(reloaded(self.config, new), live)
             if waiting:

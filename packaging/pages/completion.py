@@ -15,6 +15,8 @@ from typing import Final
 from commands import Argument, Command, Verb, control, daemon
 from cryptod.protocol import EVENT_TOPICS, PERIODIC_JOBS
 
+INSTANCES: Final = "INSTANCE"
+"""The option's value that is a file's name: each instance has its configuration in /etc/cryptod."""
 SYMBOLS: Final = "SYMBOL"
 """The operand and the option's value that the daemon knows the words for."""
 WORDS: Final = {"NAME": PERIODIC_JOBS, "TOPIC": EVENT_TOPICS}
@@ -59,16 +61,16 @@ BASH: Final = """# Completion of {command} for bash; made by packaging/pages/com
 
 _{command}() {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}}
-    local verb= socket= given= word words number options= operands= kind=
+    local verb= which= given= word words number options= operands= kind=
     COMPREPLY=()
     if [[ $cur == = ]]; then cur=; elif [[ $prev == = ]]; then prev=${{COMP_WORDS[COMP_CWORD - 2]}}; fi
     for ((number = 1; number < COMP_CWORD; number++)); do
         word=${{COMP_WORDS[number]}}
         case $word in
-        --socket)
+        --socket | --instance)
             [[ ${{COMP_WORDS[number + 1]}} == = ]] && ((number++))
             ((number++))
-            socket=${{COMP_WORDS[number]}}
+            which=$word=${{COMP_WORDS[number]}}
             ;;
         -* | =) ;;
         *)
@@ -96,8 +98,12 @@ _{command}() {{
     case $kind in
     @files) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
     @coins)
-        words=$(timeout 1 cryptoctl ${{socket:+--socket "$socket"}} symbols --names 2>/dev/null)
+        words=$(timeout 1 cryptoctl ${{which:+"$which"}} symbols --names 2>/dev/null)
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "${{cur^^}}")
+        ;;
+    @instances)
+        words=$(cd /etc/cryptod 2>/dev/null && ls -- *.toml 2>/dev/null)
+        mapfile -t COMPREPLY < <(compgen -W "${{words//.toml/}}" -X cryptod -- "$cur")
         ;;
     @any) ;;
     *) mapfile -t COMPREPLY < <(compgen -W "$kind" -- "$cur") ;;
@@ -112,6 +118,8 @@ def kind(argument: Argument) -> str:
     """What the values of an argument are: words, or one of the kinds that the shell has to find."""
     if words := argument.choices or WORDS.get(argument.value, ()):
         return " ".join(words)
+    if argument.value == INSTANCES:
+        return "@instances"
     return "@coins" if argument.value == SYMBOLS else "@files" if FILES.fullmatch(argument.value) else "@any"
 
 
@@ -153,13 +161,20 @@ ZSH: Final = """#compdef {command}
 
 _{command}_coins() {{
     local -a coins
-    local socket=${{opt_args[--socket]:-$given}}
-    coins=(${{(f)"$(timeout 1 cryptoctl ${{socket:+--socket $socket}} symbols --names 2>/dev/null)"}})
+    local socket=${{opt_args[--socket]:-$given}} name=${{opt_args[--instance]:-$instance}}
+    coins=(${{(f)"$(timeout 1 cryptoctl ${{socket:+--socket=$socket}} ${{name:+--instance=$name}} symbols --names 2>/dev/null)"}})
     (( $#coins )) && compadd -M 'm:{{a-z}}={{A-Z}}' -a coins
 }}
 
+_{command}_instances() {{
+    local -a names
+    names=(/etc/cryptod/*.toml(N:t:r))
+    names=(${{names:#cryptod}})
+    (( $#names )) && compadd -a names
+}}
+
 _{command}() {{
-    local curcontext=$curcontext state line context given=
+    local curcontext=$curcontext state line context given= instance=
     local -A opt_args
     local -a verbs everywhere
     everywhere=({everywhere})
@@ -167,7 +182,7 @@ _{command}() {{
 {first}
     )
     _arguments -C $everywhere '--version[Say which version this is]' '1: :->verb' '*:: :->rest'
-    given=${{opt_args[--socket]}}
+    given=${{opt_args[--socket]}} instance=${{opt_args[--instance]}}
     case $state in
     verb) _describe verb verbs ;;
     rest)
@@ -185,7 +200,9 @@ _{command} "$@"
 def _zsh_value(command: str, argument: Argument) -> str:
     """The message and the action of an argument's values."""
     found = kind(argument)
-    action = {"@coins": f"_{command}_coins", "@files": "_files", "@any": " "}.get(found, f"({found})")
+    action = {"@coins": f"_{command}_coins", "@instances": f"_{command}_instances", "@files": "_files", "@any": " "}.get(
+        found, f"({found})"
+    )
     return f":{_zsh_plain(argument.value) or 'value'}:{action}"
 
 
@@ -242,6 +259,11 @@ def _fish_lines(command: str, everywhere: Iterable[Argument], verbs: Iterable[Ve
     yield f"function __{command}_coins"
     yield "    timeout 1 cryptoctl symbols --names 2>/dev/null"
     yield "end"
+    yield f"function __{command}_instances"
+    yield "    for file in /etc/cryptod/*.toml"
+    yield "        string replace -r '.*/(.*)[.]toml$' '$1' $file | string match -v cryptod"
+    yield "    end"
+    yield "end"
     yield f"complete -c {command} -f"
     yield from (_fish_argument(command, argument) for argument in everywhere)
     yield f"complete -c {command} -n __fish_use_subcommand -l version -d 'Say which version this is'"
@@ -263,7 +285,8 @@ def _fish_argument(command: str, argument: Argument, when: str = "") -> str:
     parts = [f"complete -c {command}", f"-n {quoted(when)}" if when else ""]
     parts += [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in argument.names]
     if argument.value or argument.choices:
-        words = {"@coins": f"(__{command}_coins)", "@files": "(__fish_complete_path)", "@any": ""}.get(kind(argument), kind(argument))
+        functions = {"@coins": f"(__{command}_coins)", "@instances": f"(__{command}_instances)"}
+        words = {**functions, "@files": "(__fish_complete_path)", "@any": ""}.get(kind(argument), kind(argument))
         parts += ["-x" if argument.names else "", f"-a {quoted(words)}" if words else ""]
     if argument.names:
         parts.append(f"-d {quoted(brief(argument.doc))}")

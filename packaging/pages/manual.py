@@ -33,6 +33,11 @@ FILES: Final = (
      " stopped, and is then collected and trained anew; only the ledger, the proof of past forecasts, cannot be had again."),
     (DEFAULT_SOCKET, "The socket that `cryptoctl` and programs connect to. Everyone may read; root, the service's user and the group"
      " `socket.group` may change things."),
+    ("/etc/cryptod/INSTANCE.toml, /var/lib/cryptod@INSTANCE, /run/cryptod@INSTANCE/cryptod.sock", "The same three of an instance, which"
+     " `systemctl enable --now cryptod@INSTANCE` runs beside the others."),
+    ("~/.config/cryptod/cryptod.toml, ~/.local/state/cryptod, $XDG_RUNTIME_DIR/cryptod/cryptod.sock", "The same three of a daemon that"
+     " a user runs without root, with `systemctl --user enable --now cryptod` or `cryptod run`. XDG_CONFIG_HOME and XDG_STATE_HOME are"
+     " honoured."),
     ("/opt/cryptod", "The program, in a Python environment of its own."),
 )  # fmt: skip
 
@@ -169,7 +174,8 @@ def control_page() -> Page:
     page = new_page("cryptoctl", "ask the cryptod daemon, and tell it what to do", "User Commands")
     page.heading("Synopsis")
     command = control()
-    page.usage("cryptoctl", [f"[{bold('--json')}]", f"[{bold('--socket')} {italic('PATH')}]", italic("VERB"), DOTS])
+    which = f"[{bold('--instance')} {italic('INSTANCE')}|{bold('--socket')} {italic('PATH')}]"
+    page.usage("cryptoctl", [f"[{bold('--json')}]", which, italic("VERB"), DOTS])
     page.usage("cryptoctl", [italic("VERB"), bold("--help")])
     page.heading("Description")
     page.paragraph(
@@ -195,7 +201,10 @@ def control_page() -> Page:
     codes = ", ".join(f"{code} {severity}" for severity, code in HEALTH_CODES.items())
     page.paragraph(f"Those of `cryptoctl health`: {codes}; 3 the daemon cannot be reached.")
     page.heading("Environment")
-    page.item(bold("CRYPTOD_SOCKET"), f"The daemon's socket, instead of `{DEFAULT_SOCKET}`.")
+    page.item(bold("CRYPTOD_SOCKET"), "The daemon's socket, where neither `--socket` nor `--instance` is given.")
+    page.item(bold("CRYPTOD_INSTANCE"), "The instance to ask, where `CRYPTOD_SOCKET` is not set either. Where none of these says which"
+              " daemon, it is your own, if its socket is in `$XDG_RUNTIME_DIR/cryptod` and nobody but you or root can change that"
+              f" folder, and else the system's at `{DEFAULT_SOCKET}`.")  # fmt: skip
     page.item(bold("NO_COLOR"), "Whatever it says: no colours. There are none either when the output is not a terminal.")
     page.item(bold("COLUMNS"), "How wide a page may be when the output is not a terminal.")
     page.heading("Examples")
