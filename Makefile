@@ -12,6 +12,7 @@ PREFIX ?= /usr/local
 OPTDIR ?= /opt/cryptod
 SYSCONFDIR ?= /etc
 SYSTEMDUNITDIR ?= /usr/lib/systemd/system
+SYSTEMDUSERUNITDIR ?= /usr/lib/systemd/user
 SYSUSERSDIR ?= /usr/lib/sysusers.d
 TMPFILESDIR ?= /usr/lib/tmpfiles.d
 MANDIR ?= $(PREFIX)/share/man
@@ -112,6 +113,9 @@ NEW = $(DESTDIR)$(OPTDIR).new
 # Nothing is installed but the files whose checksums are in packaging/locks, and what they are built with is among them. torch for
 # processors alone where pip finds such a build (TORCH_INDEX, or an index in its configuration), else the public one, which is large.
 LOCKED := install --require-hashes --no-deps --no-build-isolation
+# One daemon, one for each /etc/cryptod/NAME.toml, and a user's own.
+UNITS := cryptod.service cryptod.socket cryptod@.service cryptod@.socket cryptod-metrics@.service cryptod-metrics.socket
+USER_UNITS := user/cryptod.service user/cryptod.socket
 install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, user, configuration (DESTDIR= for packagers)
 	$(call suitable,$(INSTALL_PYTHON),INSTALL_PYTHON)
 	@case "$$($(INSTALL_PYTHON) -c 'import sys; print(sys.base_prefix)')" in /root*|/home*) \
@@ -133,9 +137,10 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 	rm -rf "$(DESTDIR)$(OPTDIR)"; mv "$(NEW)" "$(DESTDIR)$(OPTDIR)"; \
 	install -d "$(DESTDIR)$(PREFIX)/bin"; \
 	for command in cryptod cryptoctl; do ln -sfn "$(OPTDIR)/bin/$$command" "$(DESTDIR)$(PREFIX)/bin/$$command"; done; \
-	for unit in cryptod.service cryptod.socket cryptod-metrics@.service cryptod-metrics.socket; do \
-		install -D -m 0644 "packaging/systemd/$$unit" "$(DESTDIR)$(SYSTEMDUNITDIR)/$$unit"; \
-		sed -i 's|/opt/cryptod|$(OPTDIR)|' "$(DESTDIR)$(SYSTEMDUNITDIR)/$$unit"; \
+	for unit in $(UNITS) $(USER_UNITS); do \
+		case "$$unit" in user/*) target="$(DESTDIR)$(SYSTEMDUSERUNITDIR)/$${unit#user/}";; *) target="$(DESTDIR)$(SYSTEMDUNITDIR)/$$unit";; esac; \
+		install -D -m 0644 "packaging/systemd/$$unit" "$$target"; \
+		sed -i 's|/opt/cryptod|$(OPTDIR)|' "$$target"; \
 	done; \
 	install -D -m 0644 packaging/systemd/cryptod.sysusers "$(DESTDIR)$(SYSUSERSDIR)/cryptod.conf"; \
 	install -D -m 0644 packaging/systemd/cryptod.tmpfiles "$(DESTDIR)$(TMPFILESDIR)/cryptod.conf"; \
@@ -158,17 +163,20 @@ test-deb: .venv/.made ## Build that package, check it with lintian, and install,
 	$(BIN)/pytest tests/systemd/package.py $(PYTEST_ARGS)
 
 uninstall: ## As root: take out what install put in; state and configuration only with PURGE=1
-	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl disable --now cryptod.service cryptod.socket cryptod-metrics.socket || true; fi
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl disable --now cryptod.service cryptod.socket cryptod-metrics.socket \
+		$$(cd /etc/systemd/system && ls -d *.wants/cryptod@?*.service *.wants/cryptod@?*.socket 2>/dev/null | sed 's|.*/||') || true; \
+		systemctl stop 'cryptod@*.service' 'cryptod@*.socket' || true; fi
 	rm -rf "$(DESTDIR)$(OPTDIR)" "$(NEW)"
 	rm -f "$(DESTDIR)$(PREFIX)/bin/cryptod" "$(DESTDIR)$(PREFIX)/bin/cryptoctl" \
-		"$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod.service" "$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod.socket" \
-		"$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod-metrics@.service" "$(DESTDIR)$(SYSTEMDUNITDIR)/cryptod-metrics.socket" \
+		$(foreach unit,$(UNITS),"$(DESTDIR)$(SYSTEMDUNITDIR)/$(unit)") \
+		$(foreach unit,$(notdir $(USER_UNITS)),"$(DESTDIR)$(SYSTEMDUSERUNITDIR)/$(unit)") \
 		"$(DESTDIR)$(SYSUSERSDIR)/cryptod.conf" "$(DESTDIR)$(TMPFILESDIR)/cryptod.conf" \
 		$(foreach page,man8/cryptod.8 man1/cryptoctl.1 man5/cryptod.toml.5,"$(DESTDIR)$(MANDIR)/$(page).gz") \
 		$(foreach command,cryptod cryptoctl,"$(DESTDIR)$(bashdir)/$(command)" "$(DESTDIR)$(zshdir)/_$(command)" \
 		"$(DESTDIR)$(fishdir)/$(command).fish")
 ifeq ($(PURGE),1)
-	rm -rf "$(DESTDIR)$(SYSCONFDIR)/cryptod" "$(DESTDIR)/var/lib/cryptod" "$(DESTDIR)/run/cryptod"
+	rm -rf "$(DESTDIR)$(SYSCONFDIR)/cryptod" "$(DESTDIR)/var/lib/cryptod" "$(DESTDIR)/run/cryptod" \
+		"$(DESTDIR)"/var/lib/cryptod@* "$(DESTDIR)"/run/cryptod@*
 	@if [ -z "$(DESTDIR)" ] && id cryptod >/dev/null 2>&1; then userdel cryptod; fi
 endif
 	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi

@@ -36,22 +36,22 @@ def runtime() -> Iterator[Path]:
 
 
 def chosen(runtime: Path, **environ: str) -> str:
-    return socket_of(None, None, {"HOME": "/home/ann", "XDG_RUNTIME_DIR": str(runtime), **environ}, UID)
+    return socket_of(None, None, {"HOME": "/h/ann", "XDG_RUNTIME_DIR": str(runtime), **environ}, UID)
 
 
 def test_an_ordinary_users_daemon_has_its_files_in_the_xdg_folders() -> None:
     named = {"XDG_STATE_HOME": "/s", "XDG_CONFIG_HOME": "/c", "XDG_RUNTIME_DIR": "/r"}
-    assert user({"HOME": "/home/ann", **named}, 1000)[:3] == ("/c/cryptod/cryptod.toml", "/s/cryptod", "/r/cryptod/cryptod.sock")
-    usual = user({"HOME": "/home/ann"}, 4_000_000)
-    assert usual[:2] == ("/home/ann/.config/cryptod/cryptod.toml", "/home/ann/.local/state/cryptod")
-    assert usual.socket == "/home/ann/.local/state/cryptod/cryptod.sock", "without a runtime folder"
-    assert user({"HOME": "/home/ann", "XDG_STATE_HOME": "relative"}, 4_000_000).state == usual.state
+    assert user({"HOME": "/h/ann", **named}, 1000)[:3] == ("/c/cryptod/cryptod.toml", "/s/cryptod", "/r/cryptod/cryptod.sock")
+    usual = user({"HOME": "/h/ann"}, 4_000_000)
+    assert usual[:2] == ("/h/ann/.config/cryptod/cryptod.toml", "/h/ann/.local/state/cryptod")
+    assert usual.socket == "/h/ann/.local/state/cryptod/cryptod.sock", "without a runtime folder"
+    assert user({"HOME": "/h/ann", "XDG_STATE_HOME": "relative"}, 4_000_000).state == usual.state
     with pytest.raises(ConfigError, match="has no home folder"):
         user({}, 4_000_000)
 
 
 def test_whose_a_daemon_is_follows_from_who_starts_it() -> None:
-    home = {"HOME": "/home/ann"}
+    home = {"HOME": "/h/ann"}
     handed = home | {"LISTEN_PID": "7", "LISTEN_FDS": "1"}
     assert of_daemon(home, 0, 7) == SYSTEM
     assert of_daemon(home, 1000, 7) == user(home, 1000)
@@ -108,7 +108,7 @@ def test_a_name_that_systemd_would_change_is_refused(name: str, capsys: pytest.C
 
 
 def test_the_client_asks_whom_it_is_told_to_then_the_users_own_daemon_then_the_systems(runtime: Path) -> None:
-    said = {"CRYPTOD_SOCKET": "/e", "CRYPTOD_INSTANCE": "one", "HOME": "/home/ann", "XDG_RUNTIME_DIR": str(runtime)}
+    said = {"CRYPTOD_SOCKET": "/e", "CRYPTOD_INSTANCE": "one", "HOME": "/h/ann", "XDG_RUNTIME_DIR": str(runtime)}
     assert socket_of("/p", "two", said, UID) == "/p"
     assert socket_of(None, "two", said, UID) == "/run/cryptod@two/cryptod.sock"
     assert socket_of(None, None, said, UID) == "/e"

@@ -29,8 +29,10 @@ def installed(box_is_possible: None, tmp_path_factory: pytest.TempPathFactory) -
     if ready := os.environ.get("BOX_INSTALLED"):
         tree = Path(ready)
         subprocess.run(["cp", "-r", "cryptod", "ctl", *tree.glob("opt/cryptod/lib/python*/site-packages")], cwd=ROOT, check=True)
-        for unit in ("cryptod.service", "cryptod.socket", "cryptod-metrics@.service", "cryptod-metrics.socket"):
-            subprocess.run(["cp", f"packaging/systemd/{unit}", f"{ready}/usr/lib/systemd/system/"], cwd=ROOT, check=True)
+        for folder, manager in ((ROOT / "packaging/systemd", "system"), (ROOT / "packaging/systemd/user", "user")):
+            target = tree / "usr/lib/systemd" / manager
+            target.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["cp", *folder.glob("*.socket"), *folder.glob("*.service"), target], check=True)
         yield tree
         return
     tree = tmp_path_factory.mktemp("installed")
