@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cryptod.places import instance
 from cryptod.protocol import DEFAULT_SOCKET
 
 UNITS = Path(__file__).parent.parent.parent / "packaging" / "systemd"
@@ -51,3 +52,37 @@ def test_the_unit_works_on_systemd_252_and_outlives_a_childs_memory() -> None:
     assert service["NotifyAccess"] == "main"
     assert service["OOMPolicy"] == "continue"
     assert service["KillMode"] == "mixed"
+
+
+def lines(name: str) -> list[str]:
+    return [line for line in (UNITS / name).read_text().splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("kind", ["service", "socket"])
+def test_an_instances_units_are_the_systems_but_for_the_names(kind: str) -> None:
+    """systemd has no way to include a file, so a change of one has to be made in both."""
+    names = {
+        "ListenStream=/run/cryptod/cryptod.sock": "ListenStream=/run/cryptod@%i/cryptod.sock",
+        "ExecStart=/opt/cryptod/bin/cryptod run": "ExecStart=/opt/cryptod/bin/cryptod run --instance %i",
+        "Description=Calibrated crypto price forecasts": "Description=Calibrated crypto price forecasts of %i",
+        "Description=Socket of the crypto price forecasts": "Description=Socket of the crypto price forecasts of %i",
+        "StateDirectory=cryptod": "StateDirectory=cryptod@%i",
+        "RuntimeDirectory=cryptod": "RuntimeDirectory=cryptod@%i",
+    }
+    changed = [names.get(line, line.replace("cryptod.socket", "cryptod@%i.socket")) for line in lines(f"cryptod.{kind}")]
+    assert lines(f"cryptod@.{kind}") == changed
+
+
+def test_the_units_of_an_instance_name_the_folders_that_the_program_looks_in() -> None:
+    place, service = instance("one"), settings("cryptod@.service")
+    assert settings("cryptod@.socket")["ListenStream"].replace("%i", "one") == place.socket
+    assert f"/run/{service['RuntimeDirectory']}".replace("%i", "one") == str(Path(place.socket).parent)
+    assert f"/var/lib/{service['StateDirectory']}".replace("%i", "one") == place.state
+
+
+def test_a_users_units_keep_what_needs_no_root() -> None:
+    mine, systems = settings("user/cryptod.service"), settings("cryptod.service")
+    differing = {name for name, value in mine.items() if value != systems.get(name)}
+    assert differing == {"After", "WantedBy", "SystemCallFilter"}
+    assert "User" not in mine
+    assert settings("user/cryptod.socket")["ListenStream"] == "%t/cryptod/cryptod.sock"
