@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -106,6 +107,8 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     gc.disable()
+    if os.getpid() == 1:  # a container's first process: until the loop has its own handler the kernel would drop the signal
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from sdnotify import SystemdNotifier
 
     from cryptod import logs

@@ -53,6 +53,7 @@ from cryptod.store.forecasts import Entry, ForecastCache
 from cryptod.store.jobs import JobStore
 from cryptod.store.ledger import Ledger
 from cryptod.training import base_model
+from cryptod.worker.forkserver import reap_orphans
 from cryptod.worker.messages import market
 from cryptod.worker.pool import Pool
 
@@ -63,6 +64,8 @@ LATE: Final = 20.0
 PREGENERATE_LEAD_MS: Final = 5 * 60_000
 REFERENCES_KEPT_MS: Final = 8 * 24 * HOUR_MS
 STOP_GRACE: Final = 1.0
+INIT: Final = 1
+"""The first process of a container: the kernel hands it the children of others that have ended."""
 STORE_RETRY: Final = 5.0
 """Seconds until forecasts that could not be written are made again."""
 
@@ -416,6 +419,8 @@ class Service:
                 if isinstance(self.clock, SystemClock):
                     house = self._housekeeping()  # its next runs were reckoned by the old time
             house.run_pending()
+            if self.pid == INIT:
+                reap_orphans()
             if self.pool.children:  # a retrain may begin and end between two looks of ten seconds, and its memory is the peak
                 self._start_chore("resources", self._read_resources)
             await asyncio.sleep(1.0)

@@ -109,6 +109,25 @@ def _clean_process() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+def reap_orphans() -> None:
+    """As PID 1 of a container: wait for what has ended and was left to us, so that no zombie stays.
+
+    The forkserver and its helper are left to `multiprocessing`, which waits for them. While one of them starts its number is
+    not known, so nothing is done then; the next call does it.
+    """
+    if not _lock.acquire(blocking=False):
+        return
+    try:
+        ours = {forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}  # type: ignore[attr-defined]
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):  # it is gone, or was waited for in this moment
+                state, parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[:2]
+                if (state, int(parent)) == ("Z", os.getpid()) and int(name) not in ours:
+                    os.waitpid(int(name), os.WNOHANG)
+    finally:
+        _lock.release()
+
+
 async def stop() -> None:
     """End the forkserver and the resource tracker that comes with it. All children must be gone. Idempotent."""
     for helper, pid in (
