@@ -64,8 +64,9 @@ def daemon() -> Iterator[Contained]:
     with short_folder() as folder, SimulatedExchange("--coins", str(COINS), "--seed", "7") as exchange:
         made = Contained(folder, exchange, within=(*NAMESPACE, DEVICES, "-"), cryptod_universe_size=COINS)
         with contextlib.ExitStack() as stack:
-            stack.callback(lambda: made.process.poll() is None and made.process.kill())
-            made.start().ready()
+            made.start()
+            stack.callback(made.process.kill)  # which does nothing to one that has ended
+            made.ready()
             yield made
             made.notify.close()
 
