@@ -1,15 +1,13 @@
 """The control socket: MessagePack-RPC on a Unix stream socket, whatever the commands do.
 
-Knows the wire's limits and who is connected; what is answered is `dispatch`'s business. A plain `asyncio` protocol, which reads
-for itself where the loop lets it (`DirectLoop`): the request that is alone in its read, as nearly all are, goes from the socket
-through one typed decoding, one look-up and one call to one write. All else (several requests in one read, half a request, nonsense)
-takes the longer way through `framing.Frames`.
-
-What protects the other clients and the memory:
+Knows who is connected and who listens to what; a client by itself is `connection`'s business, and what is answered `dispatch`'s. What
+protects the other clients and the memory:
 
 * a request builds no objects before it is whole, and then only those that the command's parameters allow;
-* the requests of a flood are served in turns of half a millisecond for all floods together (`crowd`), between the reads of the others;
-* who does not read its replies is not read from; what waits unsent is bounded for one client and for all together;
+* all that is more than one small request is served in slices of a quarter of a millisecond, for which the users take turns (`crowd`);
+* of a user who has many connections only some are looked at before those of the others (`loop`);
+* requests that wait, requests at work and unsent bytes are bounded, for one user and for all together;
+* who does not read its replies is not read from, and who is gone is not worked for;
 * events for a client that does not read are dropped and counted, and the client is told how many when it reads again.
 """
 
@@ -18,43 +16,30 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import select
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-import msgspec
-
+from cryptod.daemon.connection import FLUSH, HIGH_WATER, Connection
 from cryptod.daemon.crowd import TURN_S, Crowd
-from cryptod.daemon.dispatch import NOT_UNDERSTOOD, Commands, Dispatch, Express, Handler, Ready, decode_call, failure, pack, subscribe
-from cryptod.daemon.framing import Frames, Malformed, TooLarge
+from cryptod.daemon.dispatch import Commands, Dispatch, Express, Handler, Ready, pack, subscribe
 from cryptod.daemon.listening import BACKLOG, Peer, bind, inherited_sockets, may_change, unlink_if_ours
-from cryptod.daemon.loop import Readers, direct_readers
-from cryptod.errors import RequestError
+from cryptod.daemon.loop import Groups, Readers, direct_readers, groups
 from cryptod.protocol import (
     EVENT,
-    EVENT_LOST,
     MAX_CONNECTIONS,
-    MAX_PENDING,
     MAX_REQUEST,
     NOTIFICATION,
-    REQUEST,
-    RESPONSE,
 )
 
-__all__ = ["Commands", "ControlServer", "Handler", "Peer", "Ready", "inherited_sockets", "may_change"]
+__all__ = ["FLUSH", "HIGH_WATER", "Commands", "ControlServer", "Handler", "Peer", "Ready", "inherited_sockets", "may_change"]
 
-SCAN_STEPS: Final = 1000
-"""Elements of a request that are looked at before the time is looked at again."""
-HIGH_WATER: Final = 256 * 1024
-"""Unsent bytes of one connection above which nothing more is read from it, and no event sent to it."""
-FLUSH: Final = 64 * 1024
-"""Bytes of replies that are gathered for one write."""
-MAX_TASKS: Final = 8 * MAX_PENDING
-"""Requests of all connections together that wait for an answer."""
+GONE_S: Final = 0.25
+"""So often it is looked whether clients that ask nothing more are still there for their answers."""
 ACCEPTS_PER_TURN: Final = 16
 KEEP_PATH: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 """From Python 3.13 on asyncio removes the path of any socket that it closes. systemd's stays, and `unlink_if_ours` removes ours."""
@@ -85,7 +70,11 @@ class ControlServer:
         """All connections read into this one buffer: what stands in it is used or kept before the next read."""
         self.view = memoryview(self.buffer)
         self.direct: Readers = {}
-        self.crowd: Crowd[_Connection] = Crowd(max_connections, allowed, self.counts)
+        self.groups: Groups = groups(None)
+        self.ended: set[Connection] = set()
+        """Clients that have said that they ask nothing more, and wait for an answer."""
+        self.allowed = allowed
+        self.crowd: Crowd[Connection] = Crowd(max_connections, allowed, self.counts)
         self.connections = self.crowd.members
         self.tasks: set[asyncio.Future[Any]] = set()
         self._max_connections = max_connections
@@ -98,7 +87,7 @@ class ControlServer:
         """Listen on a socket bound at ``path``, or on one that was ``inherited`` (see `inherited_sockets`)."""
         _allow_descriptors(self._max_connections + 256)
         loop = asyncio.get_running_loop()
-        self.direct = direct_readers(loop)
+        self.direct, self.groups = direct_readers(loop), groups(loop)
         if inherited is not None:
             listener = inherited
         elif path is not None:
@@ -108,7 +97,7 @@ class ControlServer:
             raise ValueError("either a path or an inherited socket")
         # asyncio accepts up to `backlog` connections in one turn of the loop, and gives the same figure to listen():
         # few a turn, so that a storm of connections delays nobody, but a long queue in the kernel.
-        self._server = await loop.create_unix_server(lambda: _Connection(self), sock=listener, backlog=ACCEPTS_PER_TURN, **KEEP_PATH)
+        self._server = await loop.create_unix_server(lambda: Connection(self), sock=listener, backlog=ACCEPTS_PER_TURN, **KEEP_PATH)
         listener.listen(BACKLOG)
 
     async def close(self, grace: float = 2.0) -> None:
@@ -128,7 +117,7 @@ class ControlServer:
         await asyncio.sleep(0.005)  # what was accepted in the last turn becomes a connection in the next
         while (waited := monotonic() - begin) < grace:
             busy = self.tasks or self.crowd.waiting or any(connection.unsent for connection in self.connections)
-            expected = waited < FIRST_REQUEST_S and any(not connection.asked for connection in self.connections)
+            expected = waited < FIRST_REQUEST_S and any(connection.asked is False for connection in self.connections)
             if not busy and not expected:
                 break
             await asyncio.sleep(0.005)
@@ -147,6 +136,22 @@ class ControlServer:
     def requests(self) -> int:
         """How many requests were taken up since the start."""
         return self.dispatch.requests
+
+    def watch_ended(self, connection: Connection) -> None:
+        """Look now and then whether this client, from which nothing more can be read, is still there."""
+        self.ended.add(connection)
+        if len(self.ended) == 1:
+            asyncio.get_running_loop().call_later(GONE_S, self._look_for_gone)
+
+    def _look_for_gone(self) -> None:
+        poll = select.poll()
+        there = {connection.fd: connection for connection in self.ended}
+        for fd in there:
+            poll.register(fd, 0)
+        for fd, _ in poll.poll(0):
+            there[fd].abort()
+        if self.ended:
+            asyncio.get_running_loop().call_later(GONE_S, self._look_for_gone)
 
     # ---------------------------------------------------------------------------------------------- events
 
@@ -182,296 +187,8 @@ class ControlServer:
                 end = monotonic() + TURN_S
             connection.send_event(data, len(events))
 
-    def _listeners(self, topic: str) -> list[_Connection]:
+    def _listeners(self, topic: str) -> list[Connection]:
         return [connection for connection in self.connections if topic in connection.peer.topics]
-
-
-class _Connection(asyncio.BufferedProtocol):
-    """One client: what it sent and is not served yet, and what waits for an answer."""
-
-    __slots__ = (
-        "_ended",
-        "_express",
-        "_fd",
-        "_frames",
-        "_lost",
-        "_pending",
-        "_plain",
-        "_queued",
-        "_reading",
-        "_server",
-        "_transport",
-        "_writing",
-        "asked",
-        "peer",
-    )
-
-    _transport: asyncio.Transport
-    peer: Peer
-
-    def __init__(self, server: ControlServer) -> None:
-        self._server, self._express = server, server.express
-        self._plain = True
-        """Whether a request can be answered straight away: nothing half read or unsent stands before it, and nobody is hanging up."""
-        self._frames: Frames | None = None
-        """Bytes that could not be served in the read that brought them; nearly always None."""
-        self._queued = False
-        """Whether it waits for a turn, see `ControlServer.queue`."""
-        self._reading = True
-        self._ended = False
-        """Whether the client has said that it will ask nothing more; it still gets its answers."""
-        self._writing = True
-        """False while the client does not read its replies, and for good once it is hung up."""
-        self._pending = 0
-        self._lost = 0
-        """Events that were dropped since the client last read."""
-        self.asked = False
-        """Whether it has ever sent anything."""
-
-    @property
-    def unsent(self) -> int:
-        """Bytes of replies and events that the client has not taken yet."""
-        return self._transport.get_write_buffer_size()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        connection = transport.get_extra_info("socket")
-        self.peer, self._fd = Peer.of(connection), connection.fileno()
-        self._server.direct[self._fd] = self.read
-        transport.set_write_buffer_limits(high=HIGH_WATER)
-        refusal = self._server.crowd.admit(self)
-        if refusal:
-            self._server.counts["refused_connections"] += 1
-            self._server.crowd.complain("a connection was refused", self.peer, reason=refusal)
-            self._refuse_and_close(RequestError("busy", refusal, hint="try again later"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._server.direct.pop(self._fd, None)
-        self._server.crowd.leave(self)
-        self._writing = self._plain = False
-        self._frames = None
-        self.peer.topics = frozenset()
-
-    # ---------------------------------------------------------------------------------------------- reading
-
-    def read(self) -> bool:
-        """Read without asyncio's help; whether there was anything to read."""
-        try:
-            data = os.read(self._fd, MAX_REQUEST)
-        except OSError:
-            return False
-        if not data:
-            return False
-        if self._plain and (reply := self._express(data)) is not None:
-            self.asked = True
-            self._write(reply)
-        else:
-            self._take(data)
-        return True
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._server.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._take(bytes(self._server.view[:nbytes]))
-
-    def _take(self, data: bytes) -> None:
-        self._understand(data)
-        self._plain = self._frames is None and self._writing and not self._transport.is_closing() and not self.unsent
-
-    def _understand(self, data: bytes) -> None:
-        server = self._server
-        self.asked = True
-        if self._frames is None:
-            reply = server.express(data)
-            if reply is None:
-                try:
-                    kind, number, method, parameters = decode_call(data)
-                except NOT_UNDERSTOOD:
-                    pass  # several requests, half a one, or nonsense
-                else:
-                    if kind == REQUEST and 0 <= number < 1 << 32:
-                        reply = self._answer(number, method, parameters)
-            if reply is not None:
-                self._send(reply)
-                return
-            self._frames = Frames()
-        self._frames.feed(data)
-        if not self._queued:
-            self._queued = True
-            server.crowd.queue(self)
-        self._read_or_wait()
-
-    def eof_received(self) -> bool:
-        self._ended = True
-        return self._queued or self._pending > 0
-
-    def serve(self, until: float) -> bool:
-        """Answer the waiting requests until that time; whether it wants another turn."""
-        replies: list[bytes] = []
-        size = 0
-        more = False
-        while (frames := self._frames) is not None and self._writing:
-            try:
-                message = frames.next(SCAN_STEPS)
-            except (Malformed, TooLarge) as error:
-                self._send(b"".join(replies))
-                self._give_up(error)
-                return False
-            if message is not None:
-                reply = self._answer_message(message)
-                replies.append(reply)
-                size += len(reply)
-                if size > FLUSH:
-                    self._send(b"".join(replies))
-                    replies, size = [], 0
-            elif frames.starved:
-                if not frames:
-                    self._frames = None
-                break
-            if monotonic() > until:
-                more = True
-                break
-        self._send(b"".join(replies))
-        self._queued = more = more and self._writing
-        self._read_or_wait()
-        self._close_if_ended()
-        return more
-
-    def _read_or_wait(self) -> None:
-        """Read only while little waits to be served, and while the client reads too."""
-        full = self._queued and self._frames is not None and len(self._frames) >= MAX_REQUEST
-        read = self._writing and not full
-        if read != self._reading and not self._ended and not self._transport.is_closing():
-            self._reading = read
-            if read:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
-
-    # ---------------------------------------------------------------------------------------------- answering
-
-    def _answer_message(self, message: bytes) -> bytes:
-        """The reply to one whole message; empty if there is none, or none yet."""
-        try:
-            kind, number, method, parameters = decode_call(message)
-        except NOT_UNDERSTOOD:
-            kind, number, method, parameters = -1, -1, "", msgspec.Raw()
-        if kind == REQUEST and 0 <= number < 1 << 32:
-            return self._answer(number, method, parameters)
-        shape = message[1] if len(message) > 1 and message[0] & 0xF0 == 0x90 else None
-        if shape == NOTIFICATION:
-            return b""  # the protocol allows them and wants no answer; there is none that would mean something here
-        self._server.counts["malformed"] += 1
-        self._server.crowd.complain("a message was not understood", self.peer)
-        text = "a response was sent, not a request" if shape == RESPONSE else "the message is not a request"
-        hint = "send [0, id, command, [parameters...]], with an id of 32 bits"
-        return self._server.dispatch.failed(None, RequestError("bad_request", text, hint=hint))
-
-    def _answer(self, number: int, method: str, parameters: msgspec.Raw) -> bytes:
-        reply = self._server.answer(number, method, parameters, self.peer)
-        return reply if type(reply) is bytes else self._later(number, method, reply)
-
-    def _later(self, number: int, method: str, reply: bytes | Awaitable[Any]) -> bytes:
-        assert not isinstance(reply, bytes)
-        server = self._server
-        if self._pending >= MAX_PENDING or len(server.tasks) >= MAX_TASKS:
-            if asyncio.iscoroutine(reply):
-                reply.close()
-            waiting = f"{self._pending} requests of this connection" if self._pending >= MAX_PENDING else f"{len(server.tasks)} requests"
-            return server.dispatch.failed(number, RequestError("busy", f"{waiting} wait for an answer", hint="read the answers first"))
-        self._pending += 1
-        task = asyncio.ensure_future(reply)
-        server.tasks.add(task)
-        task.add_done_callback(partial(self._done, number, method))
-        return b""
-
-    def _done(self, number: int, method: str, task: asyncio.Future[Any]) -> None:
-        self._pending -= 1
-        self._server.tasks.discard(task)
-        self._send(self._server.dispatch.outcome(number, method, self.peer, task))
-        if not self._writing and not self._transport.is_closing():
-            self._server.crowd.choked(self)  # has become a larger burden
-        self._close_if_ended()
-
-    # ---------------------------------------------------------------------------------------------- writing
-
-    def _send(self, data: bytes) -> None:
-        """Send it at once as far as the client takes it; asyncio keeps the rest."""
-        if self._transport.is_closing():
-            return
-        if self.unsent:
-            self._transport.write(data)
-        else:
-            self._write(data)
-
-    def _write(self, data: bytes) -> None:
-        """Send it where nothing waits before it."""
-        try:
-            sent = os.write(self._fd, data)
-        except OSError:
-            sent = 0  # the client takes nothing now, or is gone: asyncio finds out which
-        if sent < len(data):
-            self._plain = False
-            self._transport.write(data[sent:])
-
-    def pause_writing(self) -> None:
-        self._writing = False
-        self._server.crowd.choked(self)
-        self._read_or_wait()
-
-    def resume_writing(self) -> None:
-        self._server.crowd.freed(self)
-        if self._transport.is_closing():
-            return
-        self._writing = True
-        if self._lost and self.peer.topics:
-            lost, self._lost = self._lost, 0
-            self._send(pack([NOTIFICATION, EVENT, [EVENT_LOST, {"count": lost}]]))
-        if self._frames is not None and not self._queued:
-            self._queued = True
-            self._server.crowd.queue(self)
-        self._read_or_wait()
-
-    def send_event(self, data: bytes, count: int = 1) -> bool:
-        """Send it, or drop and count it if the client does not read; ``count``: how many events it is."""
-        if self._writing and not self._transport.is_closing():
-            self._send(data)
-            return True
-        self._lost += count
-        self._server.counts["dropped_events"] += count
-        return False
-
-    # ---------------------------------------------------------------------------------------------- closing
-
-    def _give_up(self, error: Malformed | TooLarge) -> None:
-        """What follows cannot be understood: say why, and close."""
-        if isinstance(error, TooLarge):
-            reason = RequestError("too_large", f"the request is larger than {MAX_REQUEST} bytes", hint="ask in several requests")
-        else:
-            reason = RequestError("bad_request", f"the bytes are not understood: {error}", hint="send MessagePack-RPC")
-        self._server.counts["malformed"] += 1
-        self._server.crowd.complain("a client was hung up on", self.peer, reason=reason.message)
-        self._refuse_and_close(reason)
-
-    def _refuse_and_close(self, reason: RequestError) -> None:
-        self._send(failure(None, reason))
-        self.hang_up()
-
-    def _close_if_ended(self) -> None:
-        if self._ended and self._writing and not self._queued and not self._pending:
-            self.hang_up()
-
-    def hang_up(self) -> None:
-        """Close when all is sent."""
-        self._frames = None
-        self._writing = self._plain = False
-        self._transport.close()
-
-    def abort(self) -> None:
-        self._plain = False
-        self._transport.abort()
 
 
 def _event(topic: str, payload: bytes) -> bytes:

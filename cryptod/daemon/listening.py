@@ -13,7 +13,7 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Final
 
@@ -35,12 +35,14 @@ class Peer:
     ``groups`` are all its groups, the first one and the supplementary ones; ``topics`` the events that it listens to.
     """
 
-    __slots__ = ("gid", "groups", "pid", "topics", "uid")
+    __slots__ = ("gid", "groups", "pid", "topics", "turn", "uid")
 
     def __init__(self, pid: int, uid: int, gid: int, groups: frozenset[int] = frozenset()) -> None:
         self.pid, self.uid, self.gid = pid, uid, gid
         self.groups = groups | {gid}
         self.topics: frozenset[str] = frozenset()
+        self.turn: Callable[[], Awaitable[None]] = at_once
+        """What takes more than a quarter of a millisecond awaits its turn before each such part."""
 
     def __repr__(self) -> str:
         return f"Peer(pid={self.pid}, uid={self.uid}, gid={self.gid})"
@@ -50,6 +52,10 @@ class Peer:
         """Ask the kernel once; the process may be gone or be another when a request is read."""
         pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         return cls(pid, uid, gid, frozenset(_supplementary(connection, uid, gid)))
+
+
+async def at_once() -> None:
+    """Where nobody takes turns."""
 
 
 def _supplementary(connection: socket.socket, uid: int, gid: int) -> tuple[int, ...]:

@@ -22,7 +22,8 @@ import msgpack
 
 from cryptod import logs
 from cryptod.config import load
-from cryptod.daemon.control import HIGH_WATER, ControlServer, _Connection
+from cryptod.daemon.connection import HIGH_WATER, Connection
+from cryptod.daemon.control import ControlServer
 from cryptod.daemon.handlers import Handlers
 from cryptod.daemon.loop import DirectLoop
 from cryptod.daemon.service import Service
@@ -79,7 +80,7 @@ class Line(asyncio.Transport):
     def __init__(self, ours: socket.socket) -> None:
         super().__init__()
         self.ours = ours
-        self.protocol: _Connection
+        self.protocol: Connection
         self.kept = bytearray()
         self.closing = self.choked = False
 
@@ -182,7 +183,7 @@ class Inside:
         """What a new client is answered that says this and then no more; and whether it was hung up on before."""
         self.may_change = may_change
         line = Line(self.ours)
-        protocol = line.protocol = _Connection(self.server)
+        protocol = line.protocol = Connection(self.server)
         protocol.connection_made(line)
         try:
             asyncio._set_running_loop(self.loop)  # what is served at once, as most is, needs no turn of the loop

@@ -11,8 +11,9 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from random import Random
 from types import TracebackType
@@ -40,6 +41,45 @@ while True: one.sendall(data)
 """
 
 
+CROWD: Final = """
+import os, resource, select, socket, sys
+path, uid, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+said = [bytes.fromhex(line) for line in sys.stdin.read().split()]
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid(uid); os.setuid(uid)
+poll = select.epoll()
+def join():
+    one = socket.socket(socket.AF_UNIX)
+    one.connect(path)
+    one.setblocking(False)
+    poll.register(one, select.EPOLLIN | select.EPOLLOUT)
+    lines[one.fileno()] = [one, memoryview(said[len(lines) % len(said)]), 0]
+lines = {}
+for _ in range(count):
+    join()
+print("there", flush=True)
+while lines:
+    for fd, mask in poll.poll(1):
+        line = lines[fd]
+        try:
+            if mask & ~select.EPOLLOUT and not line[0].recv(1 << 20):
+                raise ConnectionError
+            if mask & select.EPOLLOUT:
+                line[2] = (line[2] + line[0].send(line[1][line[2]:])) % len(line[1])
+        except BlockingIOError:
+            pass
+        except OSError:
+            poll.unregister(fd)
+            del lines[fd]
+            line[0].close()
+"""
+"""Connections of one user that all send what they were given, over and over, as fast as it is taken, and read the answers."""
+HOSTILE: Final = 60_001
+"""The first user id of those who crowd in; the reader whose delays are taken is another."""
+
+
 class Size(NamedTuple):
     rss: int
     descriptors: int
@@ -56,6 +96,33 @@ def as_reader() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+def _unknown(count: int) -> list[str]:
+    """So many names of three letters that are no coins."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return [a + b + c for a in letters for b in letters for c in letters][1000 : 1000 + count]
+
+
+def _asked(method: str, *parameters: Any) -> bytes:
+    return bytes(grammar.pack([0, 1, method, parameters]))
+
+
+STORMS: Final[dict[str, tuple[list[bytes], int, int]]] = {
+    "get_many of 9,000 unknown names": ([_asked("get_many", _unknown(9000))], 1000, 1),
+    "get_many of 16,300 distinct names": ([_asked("get_many", _unknown(16_300))], 1000, 1),
+    "the same from four users": ([_asked("get_many", _unknown(16_300))], 1000, 4),
+    "get of cached coins": ([ASK], 1000, 1),
+    "an unknown coin": ([_asked("get", "NONSENSE")], 1000, 1),
+    "a name of 65 kB": ([_asked("get", "x" * 65_000)], 1000, 1),
+    "export of 16,000 names": ([_asked("export", "forecasts", [f"{name}"[:3] for name in _unknown(16_000)])], 1000, 1),
+    "export of candles": ([_asked("export", "candles")], 1000, 1),
+    "report": ([_asked("report")], 1000, 1),
+    "scores of coins that never were": ([_asked("scores", f"{name}/USDT") for name in _unknown(1000)], 1000, 1),
+    "status": ([_asked("status")], 1000, 1),
+    "candles": ([_asked("candles", "BTC/USDT", 744)], 1000, 1),
+}
+"""Name -> what is said, by how many connections, of how many users."""
 
 
 class Outside:
@@ -154,6 +221,40 @@ class Outside:
             process.wait()
 
     @contextmanager
+    def storm(self, said: Sequence[bytes], connections: int = 1000, users: int = 1) -> Iterator[None]:
+        """So many connections, shared out among users who are nobody else, that send these requests without end."""
+        with ExitStack() as stack:
+            for user in range(users):
+                command = [sys.executable, "-c", CROWD, str(self.daemon.socket), str(HOSTILE + user), str(connections // users)]
+                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                stack.callback(process.wait)
+                stack.callback(process.kill)
+                assert process.stdin is not None
+                assert process.stdout is not None
+                stack.callback(process.stdout.close)
+                process.stdin.write("\n".join(data.hex() for data in said))
+                process.stdin.close()
+                assert process.stdout.readline() == "there\n"
+            yield
+
+    @contextmanager
+    def highest(self) -> Iterator[list[int]]:
+        """The largest resident size meanwhile, in bytes."""
+        seen, end = [self.process.memory_info().rss], threading.Event()
+
+        def look() -> None:
+            while not end.wait(0.05):
+                seen[0] = max(seen[0], self.process.memory_info().rss)
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        try:
+            yield seen
+        finally:
+            end.set()
+            thread.join()
+
+    @contextmanager
     def crowd(self, count: int, said: bytes, *, drip: bool = False) -> Iterator[list[socket.socket]]:
         """So many clients that have said this and wait."""
         with ExitStack() as stack:
@@ -187,6 +288,19 @@ class Outside:
             for one in crowd:
                 answers(one.recv(1 << 16), hung_up=False)
             print("1,000 clients that asked at once were all answered", flush=True)
+
+    def storms(self, seconds: float = 10.0) -> None:
+        """What another user waits beside a thousand connections that ask for what costs most, and how large the daemon becomes."""
+        for name, (said, connections, users) in STORMS.items():
+            before = self.process.memory_info().rss
+            with self.highest() as highest, self.storm(said, connections, users):
+                time.sleep(2.0)
+                try:
+                    self._line(f"{name}", self.delays(seconds))
+                except TimeoutError:
+                    print(f"{name:42} no answer in 30 s", flush=True)
+            print(f"{'':42} {before / 1e6:.0f} MB before, {highest[0] / 1e6:.0f} at most", flush=True)
+            wait_for(lambda: self._connections() == 0, "its clients are gone", seconds=300)
 
     @staticmethod
     def _line(what: str, delays: list[float]) -> None:
