@@ -27,7 +27,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, Protocol, TextIO
 
 from cryptod.clock import SystemClock
@@ -46,6 +46,8 @@ finally:
 
 LEVELS: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 """Our levels and the journal's priorities (syslog's: a smaller number is graver)."""
+PERSONAL: Final = ("uid", "pid")
+"""Fields that say which user's process did something."""
 KEPT: Final = 200
 """Lines kept in memory for `recent`."""
 JOURNAL: Final = "/run/systemd/journal/socket"
@@ -405,6 +407,11 @@ def recent(count: int = 50) -> list[dict[str, Any]]:
         }
         for line in _outlet.recent(count)
     ]
+
+
+def impersonal(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same lines without who did it: users and processes."""
+    return [{**line, "fields": {name: text for name, text in line["fields"].items() if name not in PERSONAL}} for line in lines]
 
 
 def taken() -> int:

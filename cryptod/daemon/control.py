@@ -159,9 +159,9 @@ class ControlServer:
         """Whether anybody has subscribed to ``topic``: what costs something is made for listeners only."""
         return any(topic in connection.peer.topics for connection in self.connections)
 
-    def notify(self, topic: str, payload: bytes) -> int:
-        """Send an event (``payload``: MessagePack) to those who subscribed to ``topic``; to how many it was sent."""
-        listeners = self._listeners(topic)
+    def notify(self, topic: str, payload: bytes, to: Callable[[Peer], bool] = lambda peer: True) -> int:
+        """Send an event (``payload``: MessagePack) to those who subscribed to ``topic`` and ``to`` says yes to; to how many it was sent."""
+        listeners = [connection for connection in self._listeners(topic) if to(connection.peer)]
         if not listeners:
             return 0
         data = _event(topic, payload)

@@ -9,13 +9,13 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from difflib import get_close_matches
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgpack
 import msgspec
 
 from cryptod.daemon.listening import Peer
+from cryptod.daemon.nearest import Nearest
 from cryptod.errors import CryptodError, RequestError
 from cryptod.logs import get_logger
 from cryptod.protocol import COMMANDS, EVENT_TOPICS, NEWS
@@ -60,6 +60,7 @@ _HEAD: Final = b"\x94\x01\xce"
 """A response: an array of four, the second a 32-bit id."""
 _NIL: Final = b"\xc0"
 _NO_ID: Final = b"\x94\x01\xc0"
+_NEAR: Final = Nearest(COMMANDS)
 _PLACE: Final = re.compile(r" - at \$\[(\d+)\](.*)$")
 
 
@@ -158,7 +159,8 @@ def subscribe(request: Any, peer: Peer) -> dict[str, list[str]]:
 
 
 def _unknown(method: str, rows: Mapping[str, _Row]) -> RequestError:
-    close = get_close_matches(method[:64], rows, n=1)
+    close = _NEAR.find(method) if len(method) <= 64 else []
+    close = [name for name in close if name in rows]
     hint = f"did you mean {close[0]!r}?" if close else f"commands: {', '.join(sorted(rows))}"
     return RequestError("unknown_command", f"there is no command {method[:64]!r}", hint=hint)
 

@@ -2,7 +2,7 @@
 
 Knows the stores and the rows made of them; nothing of sockets and formats. A chunk has at most some thousand rows; ``after`` says where
 the one before it ended, and is all that is remembered: who comes back after a restart goes on where it was. The loop is not held up:
-rows are made in the disk thread, some milliseconds a chunk, between its other work.
+rows are made in a thread that only reads, some milliseconds a chunk, and the users take turns (`lane`).
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Ask(NamedTuple):
 
 
 class Exports:
-    """``entries()`` gives the forecasts that are served now; ``candles`` is the folder of the candle store, which one thread at a
-    time may have open: ``disk`` is the one that does."""
+    """``entries()`` gives the forecasts that are served now; ``candles`` is the folder of the candle store; ``reader`` is the thread in
+    which rows are made."""
 
-    def __init__(self, entries: Callable[[], Sequence[Entry]], ledger: Ledger, candles: Path, disk: Executor) -> None:
-        self._entries, self._ledger, self._candles, self._disk = entries, ledger, candles, disk
+    def __init__(self, entries: Callable[[], Sequence[Entry]], ledger: Ledger, candles: Path, reader: Executor) -> None:
+        self._entries, self._ledger, self._candles, self._reader = entries, ledger, candles, reader
         self._tables: Mapping[str, Callable[[Ask], Chunk]] = {
             "forecasts": self._forecasts, "ledger": self._issues, "scores": self._scores, "candles": self._candle_rows,
         }  # fmt: skip
@@ -73,7 +73,7 @@ class Exports:
         if not 0 <= since <= FOREVER or not 0 <= until <= FOREVER:
             raise RequestError("bad_request", "since and until are times in ms since 1970", hint="0 leaves them open")
         ask = Ask(since, until or FOREVER, symbols, after)
-        return await asyncio.get_running_loop().run_in_executor(self._disk, self._packed, self._tables[what], ask)
+        return await asyncio.get_running_loop().run_in_executor(self._reader, self._packed, self._tables[what], ask)
 
     @staticmethod
     def _packed(table: Callable[[Ask], Chunk], ask: Ask) -> bytes:

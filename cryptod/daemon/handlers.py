@@ -11,6 +11,7 @@ import contextlib
 import difflib
 import struct
 from collections.abc import Callable, Collection
+from time import monotonic
 from typing import Annotated, Any, Final, Literal
 
 import msgpack
@@ -19,11 +20,12 @@ import msgspec
 from cryptod import __version__, logs
 from cryptod.daemon import account
 from cryptod.daemon.control import Ready
+from cryptod.daemon.crowd import SLICE_S
 from cryptod.daemon.dispatch import NOT_UNDERSTOOD
 from cryptod.daemon.listening import Peer
 from cryptod.daemon.recent import MAX_HOURS
 from cryptod.daemon.service import Service
-from cryptod.daemon.symbols import spelt_out
+from cryptod.daemon.symbols import LONGEST, spelt_out
 from cryptod.daemon.wire import FRESH, answer
 from cryptod.errors import CryptodError, DataError, RequestError, StoreError
 from cryptod.market import parse_symbol
@@ -85,8 +87,20 @@ def _check_window(window: str) -> None:
         raise RequestError("bad_request", f"window is {window[:32]!r}", hint=_meant(window, WINDOWS, cutoff=0.4))
 
 
-COINS_PER_TURN: Final = 8
-"""Coins that are looked for by their spelling before the other clients get their turn."""
+LOOK_EVERY: Final = 16
+"""Coins after which it is looked whether a slice is over."""
+
+
+class _Slices:
+    """A turn before each quarter of a millisecond's work: ``await slices.turn()`` once in `LOOK_EVERY` coins."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer, self._end = peer, monotonic() + SLICE_S
+
+    async def turn(self) -> None:
+        if monotonic() > self._end:
+            await self._peer.turn()
+            self._end = monotonic() + SLICE_S
 
 
 class Handlers:
@@ -121,44 +135,73 @@ class Handlers:
         return _EXPRESS(b"\x94\x01\xce", number, _EXPRESS_FRESH, entry.expires, b"\xa3age\xcb", (now - entry.issued) / 1000) + entry.body
 
     def get(self, request: Get, _: Peer) -> Any:
-        publisher, now = self._publisher, self._now()
-        entry = publisher.cached(request.symbol, now)
+        publisher, now, named = self._publisher, self._now(), request.symbol
+        entry = publisher.cached(named, now) if len(named) <= LONGEST else None
         if entry is not None:
             return Ready(*answer(entry, now, publisher.stale_reason(entry, now)))
-        return self._compute(self._service.symbols.find(request.symbol), now)
+        return self._compute(self._service.symbols.find(named), now)
 
     async def _compute(self, symbol: str, now: int) -> Ready:
         publisher = self._service.publisher
         entry = publisher.cached(symbol, now) or await publisher.on_demand(symbol, now)
         return Ready(*answer(entry, now, publisher.stale_reason(entry, now)))
 
-    async def get_many(self, request: GetMany, _: Peer) -> Ready:
-        service, publisher = self._service, self._service.publisher
+    async def get_many(self, request: GetMany, peer: Peer) -> Ready:
+        service, publisher, slices = self._service, self._service.publisher, _Slices(peer)
         now = service.clock.now()
-        wanted = list(service.collection.followed) if request.symbols is None else request.symbols
-        if len(wanted) > MAX_SYMBOLS:
-            raise RequestError("bad_request", f"symbols names {len(wanted)} coins, at most {MAX_SYMBOLS} are allowed")
-        known = service.symbols.followed.intersection(wanted)
-        if not publisher.has_all(known, now):
-            await publisher.fill(known, now)
-        parts: list[bytes] = []
-        refused = {}
-        for i, text in enumerate(wanted):
-            entry = publisher.cached(text, now)
-            if entry is None:
-                if i % COINS_PER_TURN == COINS_PER_TURN - 1:
-                    await asyncio.sleep(0)
+        pack = msgpack.Packer().pack
+        refused: dict[str, bytes] = {}
+        if request.symbols is None:
+            wanted = dict.fromkeys(service.collection.followed)
+        else:
+            if len(request.symbols) > MAX_SYMBOLS:
+                raise RequestError("bad_request", f"symbols names {len(request.symbols)} coins, at most {MAX_SYMBOLS} are allowed")
+            wanted = {}
+            index, alone = service.symbols, len(request.symbols) == 1
+            followed = index.followed
+            for i, text in enumerate(request.symbols):
+                if i % LOOK_EVERY == 0:
+                    await slices.turn()
                 try:
-                    symbol = service.symbols.find(text)
-                    entry = publisher.cached(symbol, now) or await publisher.on_demand(symbol, now)
+                    wanted[text if text in followed else index.find(text, suggest=alone)] = None
+                except RequestError as error:
+                    refused[text[:64]] = pack({"code": error.code, "message": error.message, "hint": error.hint})
+        await self._fill(list(wanted), now, slices)
+        parts: list[bytes] = []
+        for i, symbol in enumerate(wanted):
+            if i % LOOK_EVERY == 0:
+                await slices.turn()
+            entry = publisher.cached(symbol, now)
+            if entry is None:
+                try:
+                    entry = await publisher.on_demand(symbol, now)
                 except CryptodError as error:
-                    refused[text[:64]] = {"code": error.code, "message": error.message, "hint": error.hint}
+                    refused[symbol] = pack({"code": error.code, "message": error.message, "hint": error.hint})
                     continue
             parts += answer(entry, now, publisher.stale_reason(entry, now))
-        packer = msgpack.Packer()
-        return Ready(b"\x82\xa9forecasts", packer.pack_array_header(len(parts) // 2), *parts, b"\xa7refused", packer.pack(refused))
+        packer = msgpack.Packer(autoreset=False)
+        packer.pack_map_header(2)
+        packer.pack("forecasts")
+        packer.pack_array_header(len(parts) // 2)
+        head = packer.bytes()
+        packer.reset()
+        packer.pack("refused")
+        packer.pack_map_header(len(refused))
+        for i, (name, said) in enumerate(refused.items()):
+            if i % LOOK_EVERY == 0:
+                await slices.turn()
+            parts += (pack(name), said) if i else (packer.bytes(), pack(name), said)
+        return Ready(head, *parts) if refused else Ready(head, *parts, packer.bytes())
 
-    async def top(self, request: Top, _: Peer) -> list[dict[str, Any]]:
+    async def _fill(self, symbols: list[str], now: int, slices: _Slices) -> None:
+        """Have the forecasts made that are missing, all in one go."""
+        for first in range(0, len(symbols), 8 * LOOK_EVERY):
+            await slices.turn()
+            if not self._publisher.has_all(symbols[first : first + 8 * LOOK_EVERY], now):
+                await asyncio.shield(self._publisher.fill(symbols, now))  # others wait for them too
+                return
+
+    async def top(self, request: Top, peer: Peer) -> Any:
         publisher, followed, now = self._service.publisher, self._service.symbols.followed, self._service.clock.now()
         if request.by not in TOP_KEYS:
             raise RequestError("bad_request", f"by is {request.by[:32]!r}", hint=f"one of {', '.join(TOP_KEYS)}")
@@ -166,24 +209,30 @@ class Handlers:
             raise RequestError("bad_request", f"count is {request.count}", hint=f"1 to {MAX_SYMBOLS}")
         if not 1 <= request.horizon <= publisher.horizons:
             raise RequestError("bad_request", f"horizon is {request.horizon}", hint=f"1 to {publisher.horizons} hours")
-        if not publisher.has_all(followed, now):
-            await publisher.fill(followed, now)
-        rows = publisher.top(request.count, request.by, request.horizon, followed, now)
-        if rows:
+        slices = _Slices(peer)
+        await self._fill(list(followed), now, slices)
+        entries = publisher.top(request.count, request.by, request.horizon, followed)
+        moves: dict[str, dict[str, Any]] = {}
+        if entries:
             with contextlib.suppress(StoreError):  # a ranking without them is better than none
-                collection, wanted = self._service.collection, [row["symbol"] for row in rows]
+                collection, wanted = self._service.collection, [entry.symbol for entry in entries]
                 moves = await self._service.recent.moves(wanted, collection.followed, collection.collected_to)
-                for row in rows:
-                    row |= moves.get(row["symbol"], {})
-        return rows
+        packer = msgpack.Packer()
+        rows: list[bytes] = [packer.pack_array_header(len(entries))]
+        for i, entry in enumerate(entries):
+            if i % LOOK_EVERY == 0:
+                await slices.turn()
+            rows.append(packer.pack(publisher.ranked(entry, request.horizon, now) | moves.get(entry.symbol, {})))
+        return Ready(*rows)
 
-    async def candles(self, request: Candles, _: Peer) -> dict[str, Any]:
+    async def candles(self, request: Candles, peer: Peer) -> dict[str, Any]:
         if not 1 <= request.hours <= MAX_HOURS:
             raise RequestError("bad_request", f"hours is {request.hours}", hint=f"1 to {MAX_HOURS}")
         symbol = self._service.symbols.find(request.symbol)
-        return await self._service.recent.of(symbol, request.hours, self._service.collection.collected_to)
+        async with self._service.reading.turn(peer.uid):
+            return await self._service.recent.of(symbol, request.hours, self._service.collection.collected_to)
 
-    async def scores(self, request: Scores, _: Peer) -> Ready:
+    async def scores(self, request: Scores, peer: Peer) -> Ready:
         _check_window(request.window)
         symbol = ""
         unknown: RequestError | None = None
@@ -192,12 +241,12 @@ class Handlers:
                 symbol = self._service.symbols.find(request.symbol)
             except RequestError as error:
                 symbol, unknown = _exact(request.symbol, error), error
-        found = await self._service.scorecards.get(symbol, request.window)
+        found = await self._service.scorecards.get(symbol, request.window, peer.uid)
         if unknown is not None and not found.issued:
             raise unknown
         return Ready(found.card)
 
-    async def report(self, request: Page, _: Peer) -> dict[str, Any]:
+    async def report(self, request: Page, peer: Peer) -> Ready:
         _check_window(request.window)
         service = self._service
 
@@ -206,7 +255,7 @@ class Handlers:
             packed: bytes = msgpack.packb(said)
             return packed
 
-        return {"html": await service.scorecards.page(request.window, service.state / "candles", told)}
+        return Ready(b"\x81\xa4html", await service.scorecards.page(request.window, service.state / "candles", told, peer.uid))
 
     def symbols(self, _: Nothing, __: Peer) -> dict[str, Any]:
         return account.symbols(self._service)
@@ -237,10 +286,11 @@ class Handlers:
         symbols = None if request.symbols is None else [self._service.symbols.find(text) for text in request.symbols]
         return {"dropped": await self._service.publisher.clear(symbols)}
 
-    def log_lines(self, request: LogLines, _: Peer) -> list[dict[str, Any]]:
+    def log_lines(self, request: LogLines, peer: Peer) -> list[dict[str, Any]]:
         if not 1 <= request.limit <= logs.KEPT:
             raise RequestError("bad_request", f"limit is {request.limit}", hint=f"1 to {logs.KEPT}")
-        return logs.recent(request.limit)
+        lines = logs.recent(request.limit)
+        return lines if self._service.allowed(peer) else logs.impersonal(lines)
 
     def models(self, _: Nothing, __: Peer) -> dict[str, Any]:
         return self._service.publisher.describe_models()
@@ -305,13 +355,19 @@ class Handlers:
         self._service.run_now(name, self._now())
         return self._described(name)
 
-    async def export(self, request: Export, _: Peer) -> Ready:
-        service = self._service
+    async def export(self, request: Export, peer: Peer) -> Ready:
+        service, slices = self._service, _Slices(peer)
         symbols = None
         if request.symbols is not None:  # coins that were given up have a past too
             quote = service.config.exchange.quote
-            symbols = frozenset(spelt_out(text, quote) for text in request.symbols[:MAX_SYMBOLS])
-        return Ready(await service.exports.chunk(request.what, request.since, request.until, symbols, request.after))
+            named = set()
+            for i, text in enumerate(request.symbols[:MAX_SYMBOLS]):
+                if i % LOOK_EVERY == 0:
+                    await slices.turn()
+                named.add(service.symbols.known(text) or spelt_out(text, quote))
+            symbols = frozenset(named)
+        async with service.reading.turn(peer.uid):
+            return Ready(await service.exports.chunk(request.what, request.since, request.until, symbols, request.after))
 
     async def backup(self, request: Backup, _: Peer) -> dict[str, Any]:
         return await self._service.backups.piece(request.token, request.offset)

@@ -443,18 +443,19 @@ class Publisher:
         last = self._cache.last(symbol)
         return last is None or now >= last.expires
 
-    def top(self, count: int, by: str, horizon: int, followed: Collection[str], now: int) -> list[dict[str, Any]]:
-        """The first ``count`` followed coins by a key at a horizon, best first; entries that have expired count too, marked stale."""
-        return [
-            {
-                "symbol": entry.symbol, "close": entry.close, "cutoff": entry.cutoff, "horizon": horizon, "score": entry.score,
-                "p_up": float(entry.p_up[horizon - 1]), "volatility": float(entry.volatility[horizon - 1]),
-                "expected_return": float(entry.expected_return[horizon - 1]),
-                "path": entry.expected_return[: self.horizons].tolist(), "model": entry.model,
-                "age": max(0, now - entry.issued) / 1000, "stale": self.stale_reason(entry, now) is not None,
-            }
-            for entry in self._cache.top(count, by, horizon, followed)
-        ]  # fmt: skip
+    def top(self, count: int, by: str, horizon: int, followed: Collection[str]) -> list[Entry]:
+        """The first ``count`` followed coins by a key at a horizon, best first; entries that have expired count too."""
+        return self._cache.top(count, by, horizon, followed)
+
+    def ranked(self, entry: Entry, horizon: int, now: int) -> dict[str, Any]:
+        """The row of one of them; marked stale if it is."""
+        return {
+            "symbol": entry.symbol, "close": entry.close, "cutoff": entry.cutoff, "horizon": horizon, "score": entry.score,
+            "p_up": float(entry.p_up[horizon - 1]), "volatility": float(entry.volatility[horizon - 1]),
+            "expected_return": float(entry.expected_return[horizon - 1]),
+            "path": entry.expected_return[: self.horizons].tolist(), "model": entry.model,
+            "age": max(0, now - entry.issued) / 1000, "stale": self.stale_reason(entry, now) is not None,
+        }  # fmt: skip
 
     async def clear(self, symbols: list[str] | None) -> int:
         """Drop cached forecasts; the next `get` computes them anew."""

@@ -28,9 +28,11 @@ from cryptod.daemon import account, statedir
 from cryptod.daemon.backups import Backups
 from cryptod.daemon.collection import Collection
 from cryptod.daemon.control import Commands, ControlServer
+from cryptod.daemon.crowd import USER_TASKS
 from cryptod.daemon.export import Exports
 from cryptod.daemon.job import Job
-from cryptod.daemon.listening import inherited_sockets, make_folder, may_change
+from cryptod.daemon.lane import Lane
+from cryptod.daemon.listening import Peer, inherited_sockets, make_folder, may_change
 from cryptod.daemon.monitor import HOUR_MS, Health, ResourceMeter, Resources
 from cryptod.daemon.publisher import Publisher
 from cryptod.daemon.recent import RecentCandles
@@ -133,6 +135,9 @@ class Service:
         self.steps = StepWatch()
         self.store_error = self.damaged_store = ""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self.reading = Lane(USER_TASKS)
+        """Whose turn it is to have the reader read."""
 
     # ------------------------------------------------------------------ start and stop
 
@@ -175,6 +180,7 @@ class Service:
         self.environment = environment
         stack.callback(environment.close)
         stack.callback(self._disk.shutdown)
+        stack.callback(self._reader.shutdown)
         self.records = Records(JobStore(environment), self._disk, self._on_store_error)
         self.cache, self.ledger = ForecastCache(environment), Ledger(environment)
         checkpoints = root / "checkpoints"
@@ -199,17 +205,18 @@ class Service:
             self.config, (str(root / "candles"), str(checkpoints)), self.pool, self.records,
             self.publisher.serving, self.publisher.updatable, self._promote, self._job_changed,
         )  # fmt: skip
-        self.recent = RecentCandles(candles)
+        self.recent = RecentCandles(candles, self._reader)
         self.scorecards = Scorecards(self.pool, self.ledger, root / "serving", self.clock.now)
-        self.exports = Exports(self.cache.entries, self.ledger, root / "candles", self._disk)
+        self.exports = Exports(self.cache.entries, self.ledger, root / "candles", self._reader)
         self.backups = Backups(self.pool, root, mine, self.clock.now)
         stack.callback(self.backups.close)
         self.index()
         last_runs, paused = self.records.get("last_runs") or {}, self.records.get("paused") or ()
         self.scheduler = Scheduler(periodic_rows(self.config), last_runs, self.first_start, paused)
         self.publisher.announce = self._announce
-        commands, allowed = self._commands(self), may_change(os.getuid(), self.config.socket.group)
-        self.control = ControlServer(commands.table(), allowed=allowed, express=commands.express)
+        self.allowed = may_change(os.getuid(), self.config.socket.group)
+        commands = self._commands(self)
+        self.control = ControlServer(commands.table(), allowed=self.allowed, express=commands.express)
         self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self.monotonic)
 
     def _base_model(self) -> Model | None:
@@ -471,7 +478,9 @@ class Service:
             self._notify("status", account.status(self) | {"serving": self.publisher.describe_models()})
         told, self._told = self._told, logs.taken()
         if self._told > told and self.control.listens("log"):
-            self._notify("log", {"lines": logs.recent(self._told - told)})
+            lines = logs.recent(self._told - told)
+            self._notify("log", {"lines": lines}, self.allowed)
+            self._notify("log", {"lines": logs.impersonal(lines)}, lambda peer: not self.allowed(peer))
 
     def _refresh_is_waiting(self) -> bool:
         """Whether forecasts could not be published: their next attempt says whether the store can be written again."""
@@ -530,9 +539,9 @@ class Service:
     def _job_changed(self, job: Job) -> None:
         self._notify("jobs", job.describe())
 
-    def _notify(self, topic: str, payload: Mapping[str, Any]) -> None:
+    def _notify(self, topic: str, payload: Mapping[str, Any], to: Callable[[Peer], bool] = lambda peer: True) -> None:
         if hasattr(self, "control"):
-            self.control.notify(topic, msgpack.packb(dict(payload)))
+            self.control.notify(topic, msgpack.packb(dict(payload)), to)
 
     async def _announce(self, entries: list[Entry], now: int) -> None:
         """Each new forecast to those who follow ``coins``."""
