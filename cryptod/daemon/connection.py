@@ -34,6 +34,8 @@ FLUSH: Final = 64 * 1024
 """Bytes of replies that are gathered for one write."""
 FIRST_READ: Final = 4096
 """Bytes that are read at first; a `get` has some thirty. The rest of a larger request is read when there is room for it."""
+CHEAP_S: Final = 0.0001
+"""Seconds up to which requests are answered as soon as they are read; after one that took longer its user waits as long for the next."""
 DIRECT: Final = 16
 """Connections of one user that are looked at one by one; further ones are looked at as a group."""
 AT_ONCE: Final = 16
@@ -151,22 +153,34 @@ class Connection(asyncio.BufferedProtocol):
 
     def read(self) -> bool:
         """Read without asyncio's help; whether there was anything to read."""
-        plain, user = self._plain, self.user
-        if user.kept >= MAX_REQUEST and self._server.crowd.full(user):
+        if not self._plain:
+            return self._read_on()
+        try:
+            data = os.read(self.fd, FIRST_READ)
+        except OSError:
+            return False
+        reply = self._express(data)
+        if reply is not None:
+            self.asked = True
+            self._write(reply)
+        elif data:
+            self._take(data)
+        else:
+            return False
+        return True
+
+    def _read_on(self) -> bool:
+        """The same where something waits already; not while too much of its user does."""
+        if self._server.crowd.full(self.user):
             self._hold()
             return True
         try:
-            data = os.read(self.fd, FIRST_READ if plain else MAX_REQUEST)
+            data = os.read(self.fd, MAX_REQUEST)
         except OSError:
             return False
-        if not data:
-            return False
-        if plain and (reply := self._express(data)) is not None:
-            self.asked = True
-            self._write(reply)
-        else:
+        if data:
             self._take(data)
-        return True
+        return bool(data)
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return self._server.buffer
@@ -194,7 +208,8 @@ class Connection(asyncio.BufferedProtocol):
                 else:
                     if kind == REQUEST and 0 <= number < 1 << 32:
                         self._send(self._answer(number, method, parameters))
-                        user.next_at = 2 * monotonic() - now
+                        if (end := monotonic()) > now + CHEAP_S:
+                            user.next_at = 2 * end - now
                         return
             self._frames = Frames()
         self._frames.feed(data)
@@ -325,8 +340,8 @@ class Connection(asyncio.BufferedProtocol):
                 return
 
     def _done(self, number: int, method: str, size: int, reply: Awaitable[Any], task: asyncio.Future[Any]) -> None:
-        if asyncio.iscoroutine(reply):
-            reply.close()  # it may have been cancelled before it began
+        if task.cancelled() and asyncio.iscoroutine(reply):
+            reply.close()  # before it began, maybe
         del self._tasks[task]
         self._server.tasks.discard(task)
         self._server.crowd.ended(self.user, size)

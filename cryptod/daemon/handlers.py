@@ -21,7 +21,7 @@ from cryptod import __version__, logs
 from cryptod.daemon import account
 from cryptod.daemon.control import Ready
 from cryptod.daemon.crowd import SLICE_S
-from cryptod.daemon.dispatch import NOT_UNDERSTOOD
+from cryptod.daemon.dispatch import NOT_UNDERSTOOD, pack
 from cryptod.daemon.listening import Peer
 from cryptod.daemon.recent import MAX_HOURS
 from cryptod.daemon.service import Service
@@ -91,6 +91,15 @@ LOOK_EVERY: Final = 16
 """Coins after which it is looked whether a slice is over."""
 
 
+def _array(size: int) -> bytes:
+    """How MessagePack opens an array."""
+    return b"\xdd" + size.to_bytes(4, "big")
+
+
+def _map(size: int) -> bytes:
+    return b"\xdf" + size.to_bytes(4, "big")
+
+
 class _Slices:
     """A turn before each quarter of a millisecond's work: ``await slices.turn()`` once in `LOOK_EVERY` coins."""
 
@@ -149,7 +158,6 @@ class Handlers:
     async def get_many(self, request: GetMany, peer: Peer) -> Ready:
         service, publisher, slices = self._service, self._service.publisher, _Slices(peer)
         now = service.clock.now()
-        pack = msgpack.Packer().pack
         refused: dict[str, bytes] = {}
         if request.symbols is None:
             wanted = dict.fromkeys(service.collection.followed)
@@ -160,7 +168,7 @@ class Handlers:
             index, alone = service.symbols, len(request.symbols) == 1
             followed = index.followed
             for i, text in enumerate(request.symbols):
-                if i % LOOK_EVERY == 0:
+                if i % LOOK_EVERY == LOOK_EVERY - 1:
                     await slices.turn()
                 try:
                     wanted[text if text in followed else index.find(text, suggest=alone)] = None
@@ -169,7 +177,7 @@ class Handlers:
         await self._fill(list(wanted), now, slices)
         parts: list[bytes] = []
         for i, symbol in enumerate(wanted):
-            if i % LOOK_EVERY == 0:
+            if i % LOOK_EVERY == LOOK_EVERY - 1:
                 await slices.turn()
             entry = publisher.cached(symbol, now)
             if entry is None:
@@ -179,27 +187,21 @@ class Handlers:
                     refused[symbol] = pack({"code": error.code, "message": error.message, "hint": error.hint})
                     continue
             parts += answer(entry, now, publisher.stale_reason(entry, now))
-        packer = msgpack.Packer(autoreset=False)
-        packer.pack_map_header(2)
-        packer.pack("forecasts")
-        packer.pack_array_header(len(parts) // 2)
-        head = packer.bytes()
-        packer.reset()
-        packer.pack("refused")
-        packer.pack_map_header(len(refused))
+        head = b"\x82\xa9forecasts" + _array(len(parts) // 2)
+        tail = [b"\xa7refused" + _map(len(refused))]
         for i, (name, said) in enumerate(refused.items()):
-            if i % LOOK_EVERY == 0:
+            if i % LOOK_EVERY == LOOK_EVERY - 1:
                 await slices.turn()
-            parts += (pack(name), said) if i else (packer.bytes(), pack(name), said)
-        return Ready(head, *parts) if refused else Ready(head, *parts, packer.bytes())
+            tail += (pack(name), said)
+        return Ready(head, *parts, *tail)
 
     async def _fill(self, symbols: list[str], now: int, slices: _Slices) -> None:
         """Have the forecasts made that are missing, all in one go."""
         for first in range(0, len(symbols), 8 * LOOK_EVERY):
-            await slices.turn()
             if not self._publisher.has_all(symbols[first : first + 8 * LOOK_EVERY], now):
                 await asyncio.shield(self._publisher.fill(symbols, now))  # others wait for them too
                 return
+            await slices.turn()
 
     async def top(self, request: Top, peer: Peer) -> Any:
         publisher, followed, now = self._service.publisher, self._service.symbols.followed, self._service.clock.now()
@@ -217,12 +219,11 @@ class Handlers:
             with contextlib.suppress(StoreError):  # a ranking without them is better than none
                 collection, wanted = self._service.collection, [entry.symbol for entry in entries]
                 moves = await self._service.recent.moves(wanted, collection.followed, collection.collected_to)
-        packer = msgpack.Packer()
-        rows: list[bytes] = [packer.pack_array_header(len(entries))]
+        rows = [_array(len(entries))]
         for i, entry in enumerate(entries):
-            if i % LOOK_EVERY == 0:
+            if i % LOOK_EVERY == LOOK_EVERY - 1:
                 await slices.turn()
-            rows.append(packer.pack(publisher.ranked(entry, request.horizon, now) | moves.get(entry.symbol, {})))
+            rows.append(pack(publisher.ranked(entry, request.horizon, now) | moves.get(entry.symbol, {})))
         return Ready(*rows)
 
     async def candles(self, request: Candles, peer: Peer) -> dict[str, Any]:
@@ -362,7 +363,7 @@ class Handlers:
             quote = service.config.exchange.quote
             named = set()
             for i, text in enumerate(request.symbols[:MAX_SYMBOLS]):
-                if i % LOOK_EVERY == 0:
+                if i % LOOK_EVERY == LOOK_EVERY - 1:
                     await slices.turn()
                 named.add(service.symbols.known(text) or spelt_out(text, quote))
             symbols = frozenset(named)
