@@ -86,12 +86,12 @@ class Size(NamedTuple):
 
 
 @contextmanager
-def as_reader() -> Iterator[None]:
-    """Who connects in here is the reader to the daemon."""
+def as_user(uid: int = READER) -> Iterator[None]:
+    """Who connects in here is this user to the daemon, where the test run is root's."""
     if os.geteuid() != 0:
         yield
         return
-    os.seteuid(READER)
+    os.seteuid(uid)
     try:
         yield
     finally:
@@ -149,10 +149,10 @@ class Outside:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
 
-    def connect(self, *, blocking: bool = True) -> socket.socket:
+    def connect(self, *, blocking: bool = True, uid: int = READER) -> socket.socket:
         one = socket.socket(socket.AF_UNIX)
         one.settimeout(30.0 if blocking else None)
-        with as_reader():
+        with as_user(uid):
             one.connect(str(self.daemon.socket))
         return one
 
@@ -179,10 +179,10 @@ class Outside:
         """How large it is once its clients are gone: once it has no more connections on its socket's path than we have."""
         with self.daemon.client() as client:
             client.ping()
-            wait_for(lambda: self._connections() == 1, "its clients are gone", seconds=300)
+            wait_for(lambda: self.connections() == 1, "its clients are gone", seconds=300)
             return Size(self.process.memory_info().rss, self.process.num_fds())
 
-    def _connections(self) -> int:
+    def connections(self) -> int:
         """Connected sockets (state 03) of its path: the private one at which it was bound before it was renamed (`listening.bind`)."""
         bound = self.daemon.socket.with_name(f".{self.daemon.socket.name}.{self.process.pid}")
         with open("/proc/net/unix") as table:
@@ -300,7 +300,7 @@ class Outside:
                 except TimeoutError:
                     print(f"{name:42} no answer in 30 s", flush=True)
             print(f"{'':42} {before / 1e6:.0f} MB before, {highest[0] / 1e6:.0f} at most", flush=True)
-            wait_for(lambda: self._connections() == 0, "its clients are gone", seconds=300)
+            wait_for(lambda: self.connections() == 0, "its clients are gone", seconds=300)
 
     @staticmethod
     def _line(what: str, delays: list[float]) -> None:
