@@ -1,0 +1,96 @@
+"""Exchanges as they differ, behind unmodified ccxt, through the daemon's own collector: what is stored is the truth."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cryptod.ingest import collector
+from cryptod.market import CANDLE, NO_TRADE, NOT_FETCHED
+from cryptod.store.candles import CandleStore
+from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Report
+from tests.exchanges.server import COINS, H, Server, Shape, World, served
+from tests.exchanges.shapes import SHAPES
+
+MONTH = 730
+MINUTE = 60_000
+PACE = 1000.0
+
+
+class Collected:
+    """Runs of the collector against a server, and what they left."""
+
+    def __init__(self, server: Server, path: Path, **order: Any) -> None:
+        self.server, self.path, self._order = server, path, order
+        self.done: list[CollectDone] = []
+
+    def run(self, now: int, *, select: bool = False) -> CollectDone:
+        server, shape = self.server, self.server.shape
+        server.world.now = now
+        symbols = self.done[-1].symbols if self.done else ()
+        include = tuple(f"{coin}/{shape.quote}" for coin in COINS) if shape.include else ()
+        order = CollectOrder(
+            job=1, now=now, candles=str(self.path / "candles"), exchange=shape.id, url=server.url, quote=shape.quote, timeframe="1h",
+            months_back=shape.months, size=len(COINS), include=include, exclude=(), select_universe=select, symbols=symbols,
+            pace=PACE, **self._order,
+        )  # fmt: skip
+        reports: list[Report] = []
+        collector.run(order, reports.append)
+        last = reports[-1]
+        assert not isinstance(last, Failed), f"{last.error} ({last.hint}); unknown: {server.unknown[:3]}"
+        assert isinstance(last, CollectDone)
+        self.done.append(last)
+        return last
+
+    def wrong(self, now: int) -> dict[str, tuple[int, int, int]]:
+        """coin -> false hours, lost hours, candles with another value, where any is not 0."""
+        shape, found = self.server.shape, {}
+        end = now // H * H
+        with CandleStore.open(self.path / "candles") as store:
+            for coin in COINS:
+                symbol = f"{coin}/{shape.quote}"
+                start = end - shape.months * MONTH * H
+                if shape.keeps is not None:
+                    start = max(start, end - (shape.keeps - 1) * H)
+                held = store.panel([symbol], start, end)
+                status, values = held.status[:, 0], held.values[:, 0]
+                expected, true = self.server.world.expected(coin, start, end, shape.fills, None)
+                both = (status == CANDLE) & (expected == CANDLE)
+                other = int((~np.isclose(values[both], true[both], rtol=1e-6)).any(axis=1).sum())
+                false = int(((status != NOT_FETCHED) & (status != expected)).sum())
+                lost = int(((status == NOT_FETCHED) & (expected != NOT_FETCHED)).sum())
+                if false or lost or other:
+                    found[coin] = (false, lost, other)
+        return found
+
+
+def least(shape: Shape) -> int:
+    """The fewest candle requests that can bring all coins' hours."""
+    hours = min(shape.months * MONTH, shape.keeps or 1 << 30)
+    return len(COINS) * -(-hours // shape.page)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.told)
+def test_an_exchange_as_it_is_leaves_the_truth(shape: Shape, tmp_path: Path) -> None:
+    now = int(time.time() * 1000) // H * H - 2 * H + 20 * MINUTE
+    with served(shape, World(now, (shape.months + 1) * MONTH, shape.quote, shape.name)) as server:
+        collected = Collected(server, tmp_path)
+        done = collected.run(now, select=True)
+        first = len(server.asked)
+        assert server.unknown == []
+        assert (done.failed, done.left_out) == ({}, {})
+        assert set(done.symbols) == {f"{coin}/{shape.quote}" for coin in COINS}
+        if not shape.include:
+            assert done.symbols == tuple(f"{coin}/{shape.quote}" for coin in COINS)
+        assert collected.wrong(now) == {}
+        assert first <= least(shape) * shape.factor
+        for later in (now + 5 * MINUTE, now + 10 * MINUTE, now + H):
+            before = server.sent
+            done = collected.run(later)
+            assert done.failed == {}
+            assert collected.wrong(later) == {}
+            assert server.sent - before <= len(COINS) + 1 + len(COINS)
