@@ -179,7 +179,7 @@ async def test_the_last_day_of_all_pairs_has_figures_or_noughts() -> None:
     handler, asked = answers((200, json.dumps(tickers), {}))
     async with serving(handler) as url, Exchange("binance", url) as exchange:
         exchange.use_markets({**BTC, "ETH/USDT": {**BTC["BTC/USDT"], "id": "ETHUSDT", "symbol": "ETH/USDT", "base": "ETH"}})
-        days = await exchange.last_day()
+        days = await exchange.last_day({"BTC/USDT": True, "ETH/USDT": True}, "USDT", NOW)
         assert asked == ["/api/v3/ticker/24hr"]
         assert (days["BTC/USDT"].quote_volume, days["BTC/USDT"].high) == (5000.0, 110.0)
         assert (days["ETH/USDT"].quote_volume, days["ETH/USDT"].low) == (30.0, 0.0)

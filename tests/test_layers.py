@@ -52,7 +52,7 @@ LAWS = (
     Law("sdnotify", ("cryptod.__main__",), "the service is handed a notifier; tests hand it a fake"),
     Law(
         "aiohttp",
-        ("cryptod.simulator", "cryptod.ingest.exchange"),
+        ("cryptod.simulator", "cryptod.ingest.exchange", "cryptod.ingest.transport"),
         "the daemon opens no port; under ccxt, its errors are known where ccxt's are",
     ),
     Law("schedule", ("cryptod.daemon.service",), "one place dispatches periodic work"),

@@ -20,7 +20,7 @@ import numpy as np
 
 from cryptod.errors import CryptodError, DamagedError, ExchangeError
 from cryptod.examination import examine, named
-from cryptod.ingest.exchange import Exchange, Refused, UnknownSymbol
+from cryptod.ingest.exchange import IN_FLIGHT, Exchange, Refused, UnknownSymbol
 from cryptod.ingest.history import AMPLE, RECHECKED, History
 from cryptod.ingest.paging import Paging
 from cryptod.ingest.universe import Universe, select
@@ -30,8 +30,6 @@ from cryptod.store.candles import CandleStore, Fetched
 from cryptod.store.environment import put_aside
 from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report, known_market, market
 
-IN_FLIGHT: Final = 8
-"""Coins that are asked for at once; ccxt's limiter spaces the requests."""
 ROUNDS: Final = 5
 """How often a coin's doubtful hours are asked for in one run; two settle them unless answers keep changing."""
 PATIENCE_HOURS: Final = 7 * 24
@@ -198,7 +196,7 @@ class _Run:
     async def _selected(self, followed: tuple[str, ...]) -> Universe:
         order = self._order
         trading = await self._load_markets()
-        days = await self._exchange.last_day() if order.size > len(order.include) else {}
+        days = await self._exchange.last_day(trading, order.quote, self._end) if order.size > len(order.include) else {}
         if not days and order.size > len(order.include):
             raise ExchangeError(f"{order.exchange} gave no volumes to choose coins by", hint="it is tried again")
         return select(

@@ -14,7 +14,6 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,12 +21,16 @@ import aiohttp
 import msgspec
 
 from cryptod.errors import ExchangeError
-from cryptod.ingest import metadata
+from cryptod.ingest import listing, metadata, transport
+from cryptod.ingest.listing import Day as Day
 from cryptod.ingest.perpetuals import PERPETUALS, linear
-from cryptod.market import Timeframe
+from cryptod.market import HOUR, Timeframe
+from cryptod.symbol import split
 
 T = TypeVar("T")
 
+IN_FLIGHT: Final = 8
+"""Coins that are asked for at once; ccxt's limiter spaces the requests."""
 ATTEMPTS: Final = 4
 FIRST_PAUSE: Final = 0.5
 """Seconds before the second attempt; doubled, with jitter, before each further one."""
@@ -37,6 +40,8 @@ UNSAID_WAIT: Final = 10.0
 """Seconds to wait after a 429 that does not say how long."""
 UNSAID_BAN: Final = 300.0
 """Seconds to stay away after a ban that does not say how long."""
+UNSAID_BLOCK: Final = 3600.0
+"""Seconds to stay away where this country is not served."""
 GIVE_UP_AFTER: Final = 3
 """So many questions in a row without an answer, each tried `ATTEMPTS` times: nobody is there."""
 TIMEOUT_MS: Final = 10_000
@@ -45,11 +50,10 @@ LOOK_S: Final = 0.004
 DEFAULT_PAGE: Final = 300
 """Rows of candles per request, for an exchange of which ccxt does not say."""
 
-_MARKET_KEYS: Final = (
-    "id", "symbol", "base", "quote", "baseId", "quoteId", "type", "spot", "margin", "swap", "future", "option",
-    "contract", "linear", "inverse", "active", "precision", "settle", "settleId", "contractSize", "baseName", "created",
-)  # fmt: skip
-"""What ccxt needs of a market to ask for its candles."""
+RANKED: Final = 600
+"""Pairs whose last day is asked for one by one where an exchange gives no volumes."""
+_ELSEWHERE: Final = ("country", "countries", "region", "location", "jurisdiction", "territor")
+"""Words of a refusal that is about the place that is asked from."""
 
 
 class UnknownSymbol(ExchangeError):
@@ -60,23 +64,12 @@ class Refused(ExchangeError):
     """The exchange understood the question and does not answer it: it asks for hours that are too old, perhaps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Day:
-    """The last 24 hours of a pair. Figures that the exchange does not give are 0."""
-
-    quote_volume: float
-    last: float
-    high: float
-    low: float
-    open: float = 0.0
-
-
 class _Limited(Exception):
-    """Told to slow down (429) or to stay away (418, 403)."""
+    """Told to slow down (429) or to stay away (418, 403, 451). ``elsewhere``: because of the place that is asked from."""
 
-    def __init__(self, status: int, seconds: float | None) -> None:
+    def __init__(self, status: int, seconds: float | None, elsewhere: bool = False) -> None:
         super().__init__(f"status {status}")
-        self.status, self.seconds = status, seconds
+        self.status, self.seconds, self.elsewhere = status, seconds, elsewhere or status == 451
 
 
 class Exchange:
@@ -99,6 +92,7 @@ class Exchange:
             )
         self._perpetuals = PERPETUALS[name] if market != "spot" else None
         self.requests = 0
+        self._naming = False  # while markets are asked for
         self.blocked: ExchangeError | None = None
         self._on_wait = on_wait
         self._resume_at = 0.0
@@ -115,7 +109,12 @@ class Exchange:
         client.has["fetchCurrencies"] = False  # an endpoint that needs a key, and nothing that we need
         kinds = client.options.get("fetchMarkets")
         if isinstance(kinds, dict) and "types" in kinds:
-            client.options["fetchMarkets"] = {**kinds, "types": list(self._perpetuals.types) if self._perpetuals else ["spot"]}
+            client.options["fetchMarkets"] = {
+                **kinds,
+                "types": list(self._perpetuals.types) if self._perpetuals else listing.spot(kinds["types"]),
+            }
+        client.options["defaultType"] = "spot"  # of the volumes too: some are otherwise those of perpetual futures
+        client.enableLastHttpResponse = False  # nobody reads it, and it may have 32 MB
         if url:
             client.urls["api"] = _redirected(client.urls["api"], url)
             if urlsplit(url).scheme == "http":  # no certificates to load, no TLS connection to wait for at the end
@@ -134,6 +133,10 @@ class Exchange:
             self.page = self._perpetuals.page
 
     async def __aenter__(self) -> Exchange:
+        client = self._client
+        client.open()  # with its certificates and its connector, in a session of ours
+        client.session.detach()
+        client.session = transport.session(client.tcp_connector, client.aiohttp_trust_env)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -147,14 +150,19 @@ class Exchange:
             return None
         now = await self._ask("its time", self._client.fetch_time)
         if not isinstance(now, int) or now <= 0:
-            raise ExchangeError(f"{self.name} gave {now!r} for its time")
+            raise ExchangeError(f"{self.name} gave {_cleaned(repr(now))} for its time")
         return now
 
     async def load_markets(self) -> dict[str, bool]:
         """Ask for all markets, spot or swap. Returns symbol -> whether it trades; `records` has what to keep of them."""
-        markets: Mapping[str, Any] = await self._ask("its markets", lambda: self._client.load_markets(True))
+        self._naming = True
+        try:
+            markets: Mapping[str, Any] = await self._ask("its markets", lambda: self._client.load_markets(True))
+        finally:
+            self._naming = False
         wanted = linear if self._perpetuals else _spot
-        found = {symbol: market.get("active") is not False for symbol, market in markets.items() if wanted(market)}
+        meant = {symbol: market for symbol, market in markets.items() if wanted(market)}
+        found = {symbol: market.get("active") is not False for symbol, market in meant.items() if listing.sound(symbol)}
         if not found:
             kind = "perpetual futures" if self._perpetuals else "spot markets"
             raise ExchangeError(f"{self.name} named no {kind}", hint="is it the right exchange?")
@@ -166,27 +174,53 @@ class Exchange:
         return {symbol: reason for symbol, market in markets.items() if (reason := metadata.said(market))}
 
     def records(self, symbols: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """What must be kept of the loaded markets so that the next run need not load them."""
+        """What must be kept of the loaded markets so that the next run need not load them.
+
+        ccxt's modules read fields of their own in a market (a scale of prices, a type in ``info``), so all of it is kept
+        that is plain: of what the exchange itself said (``info``), the values that are no lists, unless they are long.
+        """
         markets = self._client.markets or {}
-        return {symbol: {key: markets[symbol].get(key) for key in _MARKET_KEYS} for symbol in symbols if symbol in markets}
+        return {symbol: listing.record(markets[symbol]) for symbol in symbols if symbol in markets}
 
     def use_markets(self, records: Mapping[str, dict[str, Any]]) -> None:
         """Take markets from `records` of an earlier run."""
         self._client.set_markets([dict(record) for record in records.values()])
 
-    async def last_day(self) -> dict[str, Day]:
-        """The last 24 hours of all pairs. Markets must be loaded."""
-        if not self._client.has.get("fetchTickers"):
+    async def last_day(self, trading: Mapping[str, bool], quote: str, end: int) -> dict[str, Day]:
+        """The last 24 hours of all pairs, of which those of ``trading`` against ``quote`` are meant. Markets must be loaded.
+
+        Where the exchange gives no volumes, they are those of the 24 candles before ``end``, a request for each pair.
+        """
+        pairs = [symbol for symbol, active in trading.items() if active and split(symbol).quote == quote]
+        days: dict[str, Day] = {}
+        if self._client.has.get("fetchTickers"):
+            tickers: Mapping[str, Any] = await self._ask("the last day's volumes", self._client.fetch_tickers)
+            contracts = self._perpetuals is not None and self._perpetuals.day_contracts
+            days = {
+                symbol: listing.day(ticker, (self._contract_size(symbol) or 0.0) if contracts else 1.0)
+                for symbol, ticker in tickers.items()
+                if isinstance(ticker, dict)
+            }
+        if not pairs or any(days[pair].quote_volume for pair in pairs if pair in days):
+            return days
+        if len(pairs) > RANKED:
             raise ExchangeError(
-                f"{self.name} does not tell all pairs' volumes", hint="name the coins in universe.include and set universe.size"
+                f"{self.name} tells no volumes of its {len(pairs)} pairs", hint="name the coins in universe.include and set universe.size"
             )
-        tickers: Mapping[str, Any] = await self._ask("the last day's volumes", self._client.fetch_tickers)
-        contracts = self._perpetuals is not None and self._perpetuals.day_contracts
-        return {
-            symbol: _day(ticker, (self._contract_size(symbol) or 0.0) if contracts else 1.0)
-            for symbol, ticker in tickers.items()
-            if isinstance(ticker, dict)
-        }
+        self._on_wait(f"{self.name} tells no volumes: {len(pairs)} pairs are asked for a day of candles each")
+        places = asyncio.Semaphore(IN_FLIGHT)
+
+        async def by_candles(pair: str) -> tuple[str, Day]:
+            async with places:
+                try:
+                    rows = await self.candles(pair, HOUR, end - 24 * HOUR.ms, 24)
+                except ExchangeError:
+                    if self.blocked is not None:
+                        raise
+                    rows = []  # one pair that cannot be asked for is not chosen
+            return pair, listing.day_of(rows, end - 24 * HOUR.ms, end)
+
+        return dict(await asyncio.gather(*(by_candles(pair) for pair in pairs)))
 
     async def candles(self, symbol: str, timeframe: Timeframe, since: int, limit: int) -> list[list[Any]]:
         """Rows (open time, open, high, low, close, volume) from ``since`` on, at most ``limit``, as the exchange gives them."""
@@ -222,6 +256,8 @@ class Exchange:
                 self._slow_down(_Limited(429, None))
                 attempt -= 1
                 continue
+            except transport.Unwelcome as error:
+                raise ExchangeError(f"{self.name} was asked for {what} and sent {error}", hint=error.hint) from error
             except (self._ccxt.BaseError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 # The builtin ones are what ccxt's parsers raise when an answer is not of the shape that they expect.
                 if self.blocked is not None:
@@ -251,9 +287,9 @@ class Exchange:
 
     def _on_response(self, status: int, reason: str, url: str, method: str, headers: Mapping[str, str], body: str, *_: object) -> str:
         """ccxt calls this with each response, before it looks at it."""
-        if status in (418, 429, 403):
-            raise _Limited(status, _seconds(headers))
         body = body.strip()
+        if status in (418, 429, 403, 451):
+            raise _Limited(status, _seconds(headers), any(word in body[:4000].lower() for word in _ELSEWHERE))
         if status >= 500 or (status >= 400 and not body.startswith("{")):
             raise self._ccxt.ExchangeNotAvailable(f"HTTP status {status}")
         return body
@@ -261,13 +297,22 @@ class Exchange:
     def _parse_json(self, body: str) -> Any:
         """Strict, where ccxt takes what cannot be parsed for text."""
         try:
-            return msgspec.json.decode(body)
+            answer = transport.decoded(body)
         except msgspec.DecodeError as error:
             raise self._ccxt.BadResponse(f"not JSON: {error}") from error
+        if self._naming and (count := listing.longest(answer)) > listing.MOST_MARKETS:
+            raise transport.Unwelcome(f"{count:,} of them; at most {listing.MOST_MARKETS:,} are taken")
+        return answer
 
     def _slow_down(self, limited: _Limited) -> None:
         """Wait as told, or give up for this run when that is long or a ban."""
         if self.blocked is not None:
+            raise self.blocked
+        if limited.elsewhere:
+            self.blocked = ExchangeError(
+                f"{self.name} does not serve this country or network (status {limited.status})",
+                hint="choose an exchange that does (exchange.id), or another network", retry_after=limited.seconds or UNSAID_BLOCK,
+            )  # fmt: skip
             raise self.blocked
         banned = limited.status != 429
         seconds = max(1.0, limited.seconds if limited.seconds is not None else UNSAID_BAN if banned else UNSAID_WAIT)
@@ -275,9 +320,13 @@ class Exchange:
         longer = max(0.0, now + seconds - max(self._resume_at, now))
         if banned or self._waited + longer > PATIENCE:
             told = "has banned this address" if banned else "asks for fewer requests"
-            self.blocked = ExchangeError(
-                f"{self.name} {told} (status {limited.status})", hint=f"come back in {seconds:.0f} s", retry_after=seconds
-            )
+            hint = f"come back in {seconds:.0f} s"
+            if limited.status == 403:
+                told, hint = (
+                    "refuses this address: a ban, or it does not serve this country",
+                    f"{hint}; if it lasts, choose another exchange",
+                )
+            self.blocked = ExchangeError(f"{self.name} {told} (status {limited.status})", hint=hint, retry_after=seconds)
             raise self.blocked
         if longer:
             self._waited += longer
@@ -287,7 +336,7 @@ class Exchange:
     def _translated(self, what: str, error: Exception) -> tuple[ExchangeError, bool]:
         """Our error, and whether it may pass by itself."""
         ccxt, asked = self._ccxt, f"{self.name} was asked for {what}"
-        text = " ".join(str(error).split())[:200]
+        text = _cleaned(str(error))
         if isinstance(error, ccxt.BadSymbol):
             return UnknownSymbol(f"{asked} and does not know it"), False
         if isinstance(error, ccxt.RequestTimeout):
@@ -302,6 +351,12 @@ class Exchange:
             return ExchangeError(f"{asked} and failed: {text or error.__cause__}", hint="it is tried again"), True
         if isinstance(error, ccxt.NotSupported):
             return ExchangeError(f"{self.name} does not offer {what}", hint="choose another exchange"), False
+        if isinstance(error, ccxt.AuthenticationError):
+            return ExchangeError(
+                f"{self.name} wants a key before it gives {what}", hint="choose another exchange: cryptod uses no keys"
+            ), False
+        if isinstance(error, ccxt.ArgumentsRequired):
+            return ExchangeError(f"{self.name} cannot be asked for {what}: {text}", hint="choose another exchange"), False
         return Refused(f"{asked} and refused: {text}"), False
 
 
@@ -342,6 +397,11 @@ def _lean_import(name: str, packages: tuple[str, str]) -> bool:
     return True
 
 
+def _cleaned(text: str) -> str:
+    """An exchange's own words, on one line, cut short, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text[:1000].split()))[:200]
+
+
 def _redirected(urls: Any, url: str) -> Any:
     """The same tree of addresses with another scheme and host."""
     if isinstance(urls, dict):
@@ -361,14 +421,3 @@ def _seconds(headers: Mapping[str, str]) -> float | None:
 
 def _spot(market: Mapping[str, Any]) -> bool:
     return bool(market.get("spot"))
-
-
-def _day(ticker: Mapping[str, Any], size: float) -> Day:
-    """``size``: base currency in one unit of the base volume."""
-
-    def number(key: str) -> float:
-        value = ticker.get(key)
-        return float(value) if isinstance(value, int | float) and 0 < value < 1e300 else 0.0
-
-    last = number("last")
-    return Day(number("quoteVolume") or number("baseVolume") * size * last, last, number("high"), number("low"), number("open"))

@@ -138,8 +138,16 @@ class World:
         for base in sorted((*COINS, SMALLEST)):
             day = self._values[base][self._open - 24 : self._open][self.traded[base][self._open - 24 : self._open]]
             found.append(
-                Coin(base, self.quote, self.pair(base), float(day[-1, 3]), float(day[:, 1].max()), float(day[:, 2].min()),
-                     float(day[0, 0]), round(float(day[:, 4].sum()), 4))  # fmt: skip
+                Coin(
+                    base,
+                    self.quote,
+                    self.pair(base),
+                    float(day[-1, 3]),
+                    float(day[:, 1].max()),
+                    float(day[:, 2].min()),
+                    float(day[0, 0]),
+                    round(float(day[:, 4].sum()), 4),
+                )
             )
         return found
 
@@ -257,9 +265,9 @@ class Shape:
     refuses: Callable[[Mapping[str, str], int], tuple[int, Any] | None] = lambda asked, now: None
     """(request, now) -> status and body of a refusal."""
     months: int = 3
-    include: bool = False
-    """It tells no volumes."""
-    factor: float = 1.5
+    volumes: bool = True
+    """Whether it tells all pairs' volumes."""
+    factor: float = 2.2
     """So many times the least possible number of candle requests are allowed."""
     note: str = ""
     """What does not work, for the table in the documents."""
