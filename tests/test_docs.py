@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 HERE = ("cryptoctl", "cryptod", "python", "CRYPTOD_")
 """How the commands begin that are run beside the daemon of these tests."""
-BOX = ("systemctl", "journalctl", "mv", "sed", "find", "systemd-tmpfiles")
+BOX = ("systemctl", "journalctl", "mv", "sed", "find", "systemd-tmpfiles", "cp")
 """How the commands begin that are run in a box with systemd: `tests/systemd/test_docs.py`."""
 ELSEWHERE = {
     "make demo": "runs the README's session; slow, and watched by people",
@@ -43,6 +43,7 @@ ELSEWHERE = {
     "python -m pytest": "is what runs this",
     "cryptoctl train incremental --follow": "tests/systemd/test_docs.py",
     "cryptoctl restore": "tests/integration/test_backup.py: it wants the daemon stopped",
+    "cryptoctl --instance": "tests/systemd/test_instances.py",
     "cryptoctl watch": "tests/integration/test_watch.py: it wants a terminal",
     "cryptoctl models rollback": "tests/systemd/test_docs.py: there is something to go back to",
 }

@@ -37,7 +37,7 @@ def machine(box: Box) -> Iterator[Box]:
         seconds=120,
     )
     yield box
-    box.run("systemctl stop cryptod.service cryptod.socket; rm -rf /var/lib/cryptod.old")
+    box.run("systemctl stop cryptod.service cryptod.socket 'cryptod@*.service' 'cryptod@*.socket'; rm -rf /var/lib/cryptod.old")
 
 
 @pytest.mark.parametrize(("page", "block"), sorted({(step.page, step.block) for step in WANTED}))
