@@ -16,7 +16,13 @@ PAGE = 100
 def history(text: str, minutes: float = 0.05, page: int = PAGE) -> History:
     """A history from its stored hours (``C`` candle, ``-`` no trade, ``.`` not fetched), seen so long after the last close."""
     status = np.array([{".": NOT_FETCHED, "C": CANDLE, "-": NO_TRADE}[letter] for letter in text], np.uint8)
-    return History(status, START, START + len(text) * HOUR.ms + int(minutes * 60_000), HOUR, Paging(page))
+    return History(
+        status,
+        START,
+        START + len(text) * HOUR.ms + int(minutes * 60_000),
+        HOUR,
+        Paging(page, {"rows": page, "hours": page, "overnight": True}),
+    )
 
 
 def answer(*hours: int, close: float = 11.0, end: int = 10_000) -> Answer:

@@ -8,10 +8,11 @@ an answer is evidence of an hour without trades only where it provably covered t
 * before its first row, when it was asked for no more rows than the exchange is known to give.
 
 Two such answers make an hour without trades, if one of them had a candle before it; of the newest hours not before
-`LATE_MS` have passed since their close. An answer without any row is weak evidence: it counts only inside a hole of
-which better answers showed an end. Everything else stays unknown. Hours without trades are asked for again for a day: a
-candle that turns up then replaces them. Hours before the first candle that the exchange has are no gaps: the coin's
-history begins there.
+`LATE_MS` have passed since their close. An answer without any row is weak evidence, for it may be an error in disguise:
+it takes `EMPTY` of them, inside a hole of which better answers showed both ends. Everything else stays unknown.
+
+Hours without trades are asked for again for a day: a candle that turns up then replaces them. Hours before the first
+candle that the exchange has are no gaps: the coin's history begins there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Final
 import numpy as np
 
 from cryptod.examination import Answer
-from cryptod.ingest.paging import DAY_MS, FEWEST, Paging
+from cryptod.ingest.paging import DAY_MS, Paging
 from cryptod.market import CANDLE, NO_TRADE, NOT_FETCHED, Bool, Float64, Int64, Timeframe, UInt8
 
 LATE_MS: Final = 600_000
@@ -34,8 +35,10 @@ SPARE: Final = 3
 """Rows asked for beyond the hours that are wanted: one may be still open, or be given twice."""
 AMPLE: Final = 100
 """Rows asked for at least in a round of doubts: an answer that loses a row by mistake seldom loses the same one again then."""
-TRIES: Final = 3
+TRIES: Final = 4
 """How often one run asks for an hour that answers leave unknown."""
+EMPTY: Final = 3
+"""Answers without any row that count as much as two that show candles beside an hour."""
 
 
 class History:
@@ -60,8 +63,8 @@ class History:
         self._missed = np.zeros(hours, np.uint8)  # so many answers began after this hour, and should not have
         self._asked = np.zeros(hours, np.bool_)  # or reached by an answer
         self._tries = np.zeros(hours, np.uint8)  # rounds that wanted the hour
-        self._counted = np.zeros(hours, np.bool_)
-        self._edges: set[int] = set()
+        self._counted = np.zeros(hours, np.bool_)  # reached by an answer of this round
+        self._weighed = np.zeros(hours, np.bool_)  # absent from an answer of this round
         self._second = False  # whether a round of doubts is on
         self._times: list[Int64] = []
         self._values: list[Float64] = []
@@ -111,7 +114,7 @@ class History:
         """
         candles = np.flatnonzero(self._status == CANDLE)
         self._second = bool(self._tries.any()) and len(candles) > 0
-        self._counted[:] = False
+        self._counted[:] = self._weighed[:] = False
         self._tries[wanted] += 1
         most = self._paging.sure if self._second else self._paging.asked
         windows = []
@@ -138,7 +141,7 @@ class History:
         few rows more than needed will do.
         """
         if self._second:
-            return min(self._paging.sure, max(count + SPARE, AMPLE))
+            return min(self._paging.sure, max(count + SPARE, 0 if self.refused else AMPLE))
         most = self._paging.asked
         return min(most, count + SPARE) if since + most * self.timeframe.ms >= self.end else most
 
@@ -160,9 +163,6 @@ class History:
         times, values = answer.open_times[inside], answer.values[inside]
         candles = (times - self.start) // step
         asked = max(0, (since - self.start) // step)
-        if not self._paging.few and self._cut_short(answer, asked, candles, limit):
-            self._paging.few = True
-            self._absent[:] = self._empty[:] = 0  # by the answers so far, which may have been cut short as well
         reached = self._evidence(answer, asked, candles, limit)
         self._asked[asked : max(asked + count, reached)] = True
         self._status[candles] = CANDLE
@@ -171,7 +171,8 @@ class History:
         self._values.append(values)
         self._said[self._hours(answer.quiet)] = True
         for time, flaw in answer.refused.items():
-            if self.start <= time < self.end:
+            hour = (time - self.start) // step
+            if 0 <= hour < hours and (self._status[hour] != CANDLE or self._tries[hour]):
                 self.refused[time] = flaw
         for time in [*times.tolist(), *answer.quiet.tolist()]:
             self.refused.pop(time, None)
@@ -197,7 +198,7 @@ class History:
         hours, step, paging = len(self._status), self.timeframe.ms, self._paging
         window = min(hours, asked + paging.reach(self.start + asked * step, limit, self.timeframe))
         if answer.first < 0:
-            self._count(self._empty, asked, window)
+            self._empty[asked:window] += ~self._counted[asked:window]
             reached = window if paging.hours else asked + limit
         else:
             first, last = (answer.first - self.start) // step, (answer.last - self.start) // step
@@ -206,38 +207,27 @@ class History:
             absent = np.zeros(hours, np.bool_)
             absent[max(0, first) : reached] = True
             if answer.rows < min(limit, paging.sure):
-                if answer.rows < FEWEST and self._may_end(last):
-                    self._edges.add(last + 1)
                 absent[reached:window] = True
                 reached = max(reached, window)
             before = slice(asked, min(first, hours))
             if answer.rows >= limit >= paging.rows and last >= hours - 1 and first > asked:
                 # Full, and yet it ends at the newest hour and does not begin where it was asked to: such an exchange keeps
                 # so many rows and no more (Kraken: 720). That says nothing of the hours before.
-                self._cut_at = max(self._cut_at, min(first, hours))
+                if limit >= min(AMPLE, paging.asked):
+                    self._cut_at = max(self._cut_at, min(first, hours))
             elif (self._status[before] == CANDLE).any():  # there were candles: it did not begin where it was asked to
                 self._missed[before] += self._status[before] == CANDLE
                 if (self._missed[before] > 1).any():
                     self._cut_at = max(self._cut_at, min(first, hours))
-            elif limit <= paging.rows:
+            elif limit <= paging.sure:
                 absent[before] = True
             absent[candles] = False
             absent[self._hours(answer.quiet)] = False
             absent[self._hours(np.array(list(answer.refused), np.int64))] = False
-            self._absent[absent & ~self._counted] += 1
+            self._absent[absent & ~self._weighed] += 1
+            self._weighed |= absent
         self._counted[asked:reached] = True
         return max(reached, asked + 1)
-
-    def _cut_short(self, answer: Answer, asked: int, candles: Int64, limit: int) -> bool:
-        """Whether an answer of few rows was or may be cut short, at its end or at its beginning."""
-        paging = self._paging
-        full = answer.rows >= paging.rows and answer.first > self.start + asked * self.timeframe.ms
-        return not self._edges.isdisjoint(candles.tolist()) or (full and paging.rows < limit <= paging.sure)
-
-    def _count(self, counter: UInt8, first: int, last: int) -> None:
-        fresh = np.zeros(len(counter), np.bool_)
-        fresh[first:last] = True
-        counter[fresh & ~self._counted] += 1
 
     # What it comes to
 
@@ -289,10 +279,11 @@ class History:
         shown = np.flatnonzero(self._shown)
         if len(shown):  # older hours than an answer of this run showed may be older than what the exchange keeps
             quiet[shown[0] :] = self._absent[shown[0] :] > 1
-            total = self._absent + self._empty
+            enough = (self._absent + self._empty >= 2) & ((self._absent > 0) | (self._empty >= EMPTY))
             for place in np.flatnonzero(np.diff(shown) > 1):
                 hole = slice(shown[place] + 1, shown[place + 1])
-                if (total[hole] >= 2).all() and (self._absent[hole.start] or self._absent[hole.stop - 1]):
+                ends = (self._absent[hole.start] or self._new_day(hole.start)) and (self._absent[hole.stop - 1] or self._new_day(hole.stop))
+                if ends and self._absent[hole].any() and enough[hole].all():
                     quiet[hole] = True
         quiet |= self._said
         quiet[self._hours(np.array(list(self.refused), np.int64))] = False
@@ -311,6 +302,10 @@ class History:
             near = max(near, (time - time % DAY_MS - self.start) // self.timeframe.ms)
         return max(0, near)
 
+    def _new_day(self, hour: int) -> bool:
+        """Whether an answer may end before this hour because a day ends there."""
+        return not self._paging.overnight and (self.start + hour * self.timeframe.ms) % DAY_MS == 0
+
     def _beside(self, hour: int, most: int, candles: Int64) -> int:
         """The hour to begin a question for ``hour`` with, so that the answer shows a candle beside it, if one is near."""
         before, after = candles[candles < hour], candles[candles > hour]
@@ -324,12 +319,6 @@ class History:
         """The first hour that is not known to be refused as too old."""
         paging = self._paging
         return max(0, len(self._status) - paging.refused + 1) if paging.refused and paging.accepted else 0
-
-    def _may_end(self, hour: int) -> bool:
-        """Whether an answer that ends with this hour may have been cut short there: candles may follow within its window."""
-        following = self.start + (hour + 1) * self.timeframe.ms
-        settled = hour + 1 < len(self._status) and following + self.timeframe.ms + LATE_MS <= self.now
-        return settled and (self._paging.overnight or following % DAY_MS != 0)
 
     def _hours(self, times: Int64) -> Int64:
         """Indices of those of the open times that lie inside."""

@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from cryptod.market import Int64, Timeframe
 
-FEWEST: Final = 24
-"""Rows that an exchange is taken to give when it is asked for as many, until an answer shows that it does not."""
 DAY_MS: Final = 86_400_000
 
 
@@ -27,8 +25,6 @@ class Paging:
         """The most hours that one answer spanned, from its first row to its last."""
         self.overnight: bool = saved.get("overnight", False)
         """Whether an answer had rows on both sides of midnight UTC; some exchanges give a day and no more."""
-        self.few: bool = saved.get("few", False)
-        """Whether an answer of fewer than `FEWEST` rows was cut short."""
         self.accepted: int = saved.get("accepted", 0)
         self.refused: int = saved.get("refused", 0)
         """Hours of age: the oldest question that was answered and the youngest that was refused as too old (0: none)."""
@@ -36,18 +32,18 @@ class Paging:
     def facts(self) -> dict[str, Any]:
         """What to keep for the next run."""
         return {
-            "rows": self.rows, "hours": self.hours, "overnight": self.overnight, "few": self.few,
+            "rows": self.rows, "hours": self.hours, "overnight": self.overnight,
             "accepted": self.accepted, "refused": self.refused if self.accepted else 0,
         }  # fmt: skip
 
     @property
     def sure(self) -> int:
         """So many rows the exchange gives when it is asked for them and has them."""
-        return max(1, min(self.asked, self.rows if self.few else max(self.rows, FEWEST)))
+        return max(1, min(self.asked, self.rows))
 
     def reach(self, since: int, limit: int, timeframe: Timeframe) -> int:
         """So many hours from ``since`` on are within the window of an answer that was asked for ``limit`` rows."""
-        hours = min(limit, self.hours if self.few else max(self.hours, FEWEST))
+        hours = min(limit, self.hours)
         return hours if self.overnight else min(hours, (DAY_MS - since % DAY_MS) // timeframe.ms)
 
     def saw(self, times: Int64, timeframe: Timeframe) -> None:
