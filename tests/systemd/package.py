@@ -163,8 +163,10 @@ def test_an_upgrade_keeps_settings_and_state_and_restarts_what_runs(machine: Mac
 
 def test_removed_it_keeps_settings_and_state_and_comes_back(machine: Machine, newer: Path) -> None:
     box = machine.box
+    box.run("cp /etc/cryptod/cryptod.toml /etc/cryptod/one.toml; systemctl enable -q --now cryptod@one; cryptoctl --instance one ping")
     box.run("apt-get remove -qy cryptod", timeout=FIVE_MINUTES)
     assert box.run("pgrep -u cryptod", check=False).stdout == ""
+    assert box.run("ls /etc/systemd/system/*.wants | grep cryptod@", check=False).stdout == ""
     box.run("test ! -e /opt/cryptod && test -e /etc/cryptod/cryptod.toml && test -e /var/lib/cryptod/serving")
     box.run(f"DEBIAN_FRONTEND=noninteractive apt-get install -qy {machine.lay(newer)}", timeout=FIVE_MINUTES)
     assert box.show("cryptod", "ActiveState") == "inactive"

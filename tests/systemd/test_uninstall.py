@@ -36,7 +36,8 @@ PROGRAM = (
 def test_uninstall_keeps_state_and_configuration_and_purge_leaves_nothing(box: Box) -> None:
     for name in ("Makefile", "constraints.txt"):  # the checkout itself may lie where the box has a folder of its own
         box.write(f"/srv/cryptod/{name}", (ROOT / name).read_text())
-    box.run("systemctl enable -q --now cryptod && cryptoctl ping")
+    box.run("cp /etc/cryptod/cryptod.toml /etc/cryptod/one.toml")
+    box.run("systemctl enable -q --now cryptod cryptod@one && cryptoctl ping && cryptoctl --instance one ping")
     for path in PROGRAM:
         box.run(f"test -e {path}")
 
@@ -44,11 +45,12 @@ def test_uninstall_keeps_state_and_configuration_and_purge_leaves_nothing(box: B
     box.run('make -C /srv/cryptod uninstall || test -z "$(ls /opt/cryptod)"')
     assert box.run("systemctl is-active cryptod.service cryptod.socket", check=False).stdout.split() == ["inactive", "inactive"]
     assert box.run("pgrep -u cryptod", check=False).stdout == ""
+    assert box.run("ls /etc/systemd/system/*.wants | grep cryptod", check=False).stdout == ""
     box.run("umount /opt/cryptod")
     box.run("make -C /srv/cryptod uninstall")
     for path in PROGRAM:
         box.run(f"test ! -e {path}")
-    box.run("test -e /etc/cryptod/cryptod.toml && test -e /var/lib/cryptod/serving")
+    box.run("test -e /etc/cryptod/cryptod.toml && test -e /var/lib/cryptod/serving && test -e /var/lib/cryptod@one/serving")
 
     box.run("make -C /srv/cryptod uninstall PURGE=1")
-    box.run("test ! -e /etc/cryptod && test ! -e /var/lib/cryptod && test ! -e /run/cryptod && ! getent passwd cryptod")
+    box.run("test ! -e /etc/cryptod && ! ls -d /var/lib/cryptod* /run/cryptod* && ! getent passwd cryptod")
