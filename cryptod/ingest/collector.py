@@ -257,9 +257,13 @@ class _Run:
                 return
 
     async def _ask_for(self, symbol: str, history: History, since: int, end: int) -> None:
-        """Ask for the hours from ``since`` to ``end``, and go on from where an answer ends."""
+        """Ask for the hours from ``since`` to ``end``, and go on from where an answer ends.
+
+        Once a question was refused, halve the way to the oldest hour that is not: other coins then begin there.
+        """
+        older: int | None = None
         while since < end and not history.answered(since, count := (end - since) // self._timeframe.ms):
-            limit = history.limit(since, count)
+            limit = self._exchange.newest or history.limit(since, count)
             try:
                 rows = await self._candles(symbol, since, limit)
             except Refused as error:
@@ -267,9 +271,11 @@ class _Run:
                 if younger is None:
                     raise
                 log.info("the exchange refuses hours that are too old, perhaps", symbol=symbol, since=_date(since), error=error.message)
-                since = younger
+                since = older = younger
             else:
                 since = history.take(examine(rows, self._end, self._timeframe), since, count, limit)
+                if older is not None and (older := history.oldest()) is not None:
+                    since = older
 
     async def _candles(self, symbol: str, since: int, count: int) -> list[list[Any]]:
         try:

@@ -50,6 +50,14 @@ LOOK_S: Final = 0.004
 DEFAULT_PAGE: Final = 300
 """Rows of candles per request, for an exchange of which ccxt does not say."""
 
+_NEWEST: Final = {
+    "bithumb": 200, "bitrue": 1440, "bitteam": 1000, "bittrade": 2000, "deepcoin": 300, "gemini": 1440, "p2b": 500, "phemex": 1000,
+    "weex": 300,
+}  # fmt: skip
+"""ccxt's id -> rows in one answer of an exchange that gives its newest ones, from whenever they are asked for. phemex also refuses
+most other numbers of rows."""
+_FIRST_MISSING: Final = frozenset({"bullish"})
+"""ccxt's window has a row more than the answers hold, and these leave out the first: they are asked from an hour earlier."""
 RANKED: Final = 600
 """Pairs whose last day is asked for one by one where an exchange gives no volumes."""
 _ELSEWHERE: Final = ("country", "countries", "region", "location", "jurisdiction", "territor")
@@ -127,7 +135,8 @@ class Exchange:
         client.on_rest_response = self._on_response
         client.parse_json = self._parse_json
         candles = (client.features.get("spot") or client.features.get("default") or {}).get("fetchOHLCV") or {}
-        self.page = int(candles.get("limit") or DEFAULT_PAGE)
+        self.newest = 0 if self._perpetuals else _NEWEST.get(self.name, 0)
+        self.page = self.newest or int(candles.get("limit") or DEFAULT_PAGE)
         if self._perpetuals:
             client.options |= self._perpetuals.options
             self.page = self._perpetuals.page
@@ -213,7 +222,7 @@ class Exchange:
         async def by_candles(pair: str) -> tuple[str, Day]:
             async with places:
                 try:
-                    rows = await self.candles(pair, HOUR, end - 24 * HOUR.ms, 24)
+                    rows = await self.candles(pair, HOUR, end - 24 * HOUR.ms, self.newest or 25)
                 except ExchangeError:
                     if self.blocked is not None:
                         raise
@@ -224,7 +233,8 @@ class Exchange:
 
     async def candles(self, symbol: str, timeframe: Timeframe, since: int, limit: int) -> list[list[Any]]:
         """Rows (open time, open, high, low, close, volume) from ``since`` on, at most ``limit``, as the exchange gives them."""
-        rows = await self._ask(f"candles of {symbol}", lambda: self._client.fetch_ohlcv(symbol, timeframe.name, since, limit))
+        begin = since - timeframe.ms if self.name in _FIRST_MISSING else since
+        rows = await self._ask(f"candles of {symbol}", lambda: self._client.fetch_ohlcv(symbol, timeframe.name, begin, limit))
         if not isinstance(rows, list):
             raise ExchangeError(f"{self.name} gave no list of candles for {symbol}")
         if self._perpetuals and self._perpetuals.contracts:

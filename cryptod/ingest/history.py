@@ -190,8 +190,14 @@ class History:
         self._paging.too_old(hours - asked)
         end = asked + count
         if self._paging.accepted:
-            return self.start + min(end, (self._too_old() + known) // 2) * step
+            return min(self.start + end * step, self.oldest() or self.start + known * step)
+        self._asked[asked:end] = True  # to come back to, once it is known what is answered
         return self.start + end * step if end < hours else None
+
+    def oldest(self) -> int | None:
+        """Open time half way between the hours that are refused as too old and those that are not; None if there are none between."""
+        begin, known = self._too_old(), len(self._status) - self._paging.accepted
+        return self.start + (begin + known) // 2 * self.timeframe.ms if begin < known else None
 
     def _evidence(self, answer: Answer, asked: int, candles: Int64, limit: int) -> int:
         """Count what the answer says of hours without a row. Returns the hour that it reached."""
