@@ -168,7 +168,8 @@ OTHERS: Final = (
             {"market": c.id, "open": str(c.open), "high": str(c.high), "low": str(c.low), "last": str(c.last), "volume": str(c.volume),
              "volumeQuote": str(c.value), "timestamp": w.now} for c in w.coins])],
         candles=[Route("/v2/{pair}/candles", lambda w, pair, rows: rows)],
-        row=lambda r: [r.time, *ohlcv(r)], since=Param("start"), until=Param("end", exclusive=True), page=1440, newest=True, newest_first=True,
+        row=lambda r: [r.time, *ohlcv(r)], since=Param("start"), until=Param("end", exclusive=True), page=1440,
+        newest=True, newest_first=True,
     ),
     Shape(
         id="upbit", quote="KRW", name="{Q}-{B}", symbol="market",
