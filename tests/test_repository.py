@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -22,7 +23,9 @@ PINS = dict(re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", (ROOT / "constraints.txt")
 
 
 def tracked() -> list[Path]:
-    """The files under version control; those of an unpacked archive where there is none."""
+    """The files under version control."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listing.returncode != 0:
         pytest.skip("not a git checkout")

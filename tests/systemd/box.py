@@ -1,8 +1,9 @@
 """A box: a real systemd as PID 1 in namespaces of its own, over a throw-away overlay of this machine's root.
 
-Nothing that is written inside reaches the machine. ``installed`` is a tree as ``make install DESTDIR=...`` makes it;
-the box shows it at its final place. The box has its own network with loopback only, its own processes, users (the
-machine's, until it changes them), cgroups and journal. Needs root; `missing` says what else.
+Nothing that is written inside reaches the machine. ``root`` is another system's root, whose systemd boots then.
+``installed`` is a tree as ``make install DESTDIR=...`` makes it; the box shows it at its final place. The box has its own network
+with loopback only, its own processes, users (the machine's, until it changes them), cgroups and journal. Needs root; `missing` says
+what else.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ HIERARCHIES = ("systemd", "unified", "memory", "pids", "cpu", "cpuacct", "blkio"
 BOOT = r"""
 set -e
 mount --make-rprivate /
-mount -t tmpfs tmpfs "$BOX"
+[ "$ROOT" != / ] || mount -t tmpfs tmpfs "$BOX"  # what is written into another root may be a large package
 mkdir "$BOX"/upper "$BOX"/work "$BOX"/root
-mount -t overlay overlay -o "lowerdir=/,upperdir=$BOX/upper,workdir=$BOX/work" "$BOX/root"
+mount -t overlay overlay -o "lowerdir=$ROOT,upperdir=$BOX/upper,workdir=$BOX/work" "$BOX/root"
 cd "$BOX/root"
 if [ -n "$INSTALLED" ]; then
     # Large and read: an overlay of its own (a layer may not lie within another). Small: copied.
@@ -82,8 +83,9 @@ def missing() -> str:
 class Box:
     """``with Box(installed) as box: box.run("systemctl start cryptod")``. Booting takes two to four seconds."""
 
-    def __init__(self, installed: Path | None = None, *, patience: float = 60.0) -> None:
+    def __init__(self, installed: Path | None = None, *, root: Path = Path("/"), patience: float = 60.0) -> None:
         self.installed = installed
+        self.root = root
         self.patience = patience
         """Seconds that it may take to come up."""
         self.folder = Path()
@@ -96,9 +98,12 @@ class Box:
         environ = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "BOX": str(self.folder),
+            "ROOT": str(self.root),
             "INSTALLED": str(self.installed or ""),
             "CGROUPS": "2" if CGROUP2.exists() else "1",
             "container": "cryptod-box",
+            # From release 256 on systemd uses version 1 only where its command line insists.
+            "SYSTEMD_PROC_CMDLINE": "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",
         }
         namespaces = ["unshare", "--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup", "--fork", "--kill-child", "bash", "-c", BOOT]
         # Cgroups of its own become the roots of what the box sees: the machine's own are not touched.
