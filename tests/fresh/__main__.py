@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -103,10 +104,9 @@ def checkout() -> list[str]:
         done = None
     if done is not None and done.returncode == 0:
         return sorted(name for name in done.stdout.split("\0") if name and (ROOT / name).exists())
-    ignored = {line.strip("/*\n") for line in (ROOT / ".gitignore").read_text().splitlines()}
-    return sorted(
-        str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file() and ignored.isdisjoint(path.relative_to(ROOT).parts)
-    )
+    made = [".git", *(line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split())]
+    kept = [path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file()]
+    return sorted(str(path) for path in kept if not any(fnmatch(part, name) for part in path.parts[:-1] for name in made))
 
 
 # ------------------------------------------------------------------------------------------------ the root
