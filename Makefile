@@ -162,17 +162,14 @@ deb: ## A Debian package in dist/: sudo apt install ./dist/cryptod_*.deb
 test-deb: .venv/.made ## Build that package, check it with lintian, and install, upgrade and purge it on a machine of its own (root)
 	$(BIN)/pytest tests/systemd/package.py $(PYTEST_ARGS)
 
-<<<<<<< HEAD
 test-container: .venv/.made ## Build the image of packaging/container, by an engine or step by step in a chroot, and run it (root; BASE=debian:...)
 	$(BIN)/pytest -s tests/container/image.py $(PYTEST_ARGS)
-=======
 DEBIAN ?= 13
 STEPS ?= demo,test,deb,package
 test-fresh: ## As root: all of this on a fresh Debian (DEBIAN=13 or 12, STEPS=demo,test,deb,package, TORCH_WHEEL=, KEEP=1, FOLDER=)
 	@exec $(PYTHON) -m tests.fresh --debian $(DEBIAN) --steps $(STEPS) $(if $(FOLDER),--folder $(FOLDER)) $(if $(KEEP),--keep) \
 		$(if $(ARCHIVE),--archive $(ARCHIVE)) $(if $(TORCH_WHEEL),--torch-wheel $(TORCH_WHEEL)) \
 		$(if $(findstring command,$(origin TORCH_INDEX)),--torch-index=$(TORCH_INDEX))
->>>>>>> a026bf1 (make test-fresh: what the README promises, on a Debian that has just been installed)
 
 uninstall: ## As root: take out what install put in; state and configuration only with PURGE=1
 	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl disable --now cryptod.service cryptod.socket cryptod-metrics.socket \
