@@ -10,7 +10,7 @@ import asyncio
 import os
 import select
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import msgpack
@@ -54,6 +54,8 @@ class AsyncClient:
         self._topics: list[str] | None = None
         self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self._news = asyncio.Event()
+        self.on_loss: Callable[[], None] | None = None
+        """Called as soon as the connection has ended, whoever ended it."""
 
     # ---------------------------------------------------------------------------------------------- commands
 
@@ -330,6 +332,8 @@ class AsyncClient:
         if self._link is link:
             self._link = None
             self._news.set()
+            if self.on_loss is not None:
+                self.on_loss()
 
 
 class _Link(asyncio.Protocol):

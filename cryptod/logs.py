@@ -186,14 +186,14 @@ def journal_entry(line: Line) -> bytes:
         "PRIORITY": str(LEVELS[line.level]),
         "SYSLOG_IDENTIFIER": IDENTIFIER,
         "SYSLOG_PID": str(os.getpid()),
-        "CRYPTOD_SENTENCE": line.text,
+        "CRYPTOD_SENTENCE": legible(line.text),
         "CRYPTOD_LOGGER": line.logger,
     }
     for name, value in line.fields.items():
         key = "CRYPTOD_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name).upper()
-        fields[key[:64]] = plain(value)
+        fields[key[:64]] = legible(plain(value))
     if line.trace:
-        fields["CRYPTOD_TRACEBACK"] = line.trace
+        fields["CRYPTOD_TRACEBACK"] = legible(line.trace)
     parts = []
     for key, text in fields.items():
         data = _cut(text).encode("utf-8", "backslashreplace")
@@ -222,6 +222,11 @@ def escape(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def legible(text: str) -> str:
+    """The same of text whose lines may stay lines."""
+    return text if text.isprintable() else "\n".join(map(escape, text.split("\n")))
 
 
 def pairs(fields: Mapping[str, Any]) -> str:
@@ -402,8 +407,8 @@ def recent(count: int = 50) -> list[dict[str, Any]]:
             "time": line.time,
             "level": line.level,
             "logger": line.logger,
-            "text": line.text,
-            "fields": {name: plain(value) for name, value in line.fields.items()},
+            "text": legible(line.text),
+            "fields": {name: legible(plain(value)) for name, value in line.fields.items()},
         }
         for line in _outlet.recent(count)
     ]

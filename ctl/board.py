@@ -15,6 +15,7 @@ from rich.console import Group, RenderableType
 from rich.layout import Layout
 from rich.panel import Panel
 from rich.style import Style
+from rich.styled import Styled
 from rich.table import Table
 from rich.text import Text
 
@@ -22,7 +23,7 @@ from ctl import jobs
 from ctl.plot import plot
 from ctl.render import SEVERITY_PAINT, forecast, skill_of
 from ctl.terminal import Screen, bar, clean, spark
-from ctl.units import about_left, ago, counted, duration, percent, price, size, stamp
+from ctl.units import about_left, ago, clock, counted, duration, percent, price, size, stamp
 
 Map = dict[str, Any]
 WIDE, HIGH = 112, 36
@@ -44,14 +45,15 @@ CHOSEN: Final = Style(reverse=True)
 
 
 class Board:
-    """What is known and what is wanted. ``link``: empty while the daemon is connected, else what is the matter."""
+    """What is known and what is wanted. ``link``: empty while the daemon is heard, else what is the matter; ``since``: since when (UTC ms)
+    it is not heard any more, 0 if it never was; ``how``: whether it is gone or silent. What is known is old then, and is drawn grey."""
 
     def __init__(self) -> None:
         self.status: Map = {}
         self.rows: list[Map] = []
         self.jobs: dict[int, Map] = {}
         self.lines: deque[Map] = deque(maxlen=200)
-        self.link = "connecting"
+        self.link, self.since, self.how = "connecting", 0, ""
         self.sort, self.reverse, self.filter = 0, False, ""
         self.chosen = ""
         self.detail: tuple[Map, Map] | None = None
@@ -65,6 +67,16 @@ class Board:
         self.jobs[told["id"]] = told
         for number in sorted(self.jobs)[:-20]:
             del self.jobs[number]
+
+    def lose(self, how: str, why: str, now: int) -> None:
+        """The daemon is not heard any more; or there is more to say about that."""
+        if self.status and not self.link:
+            self.since = now
+        self.link, self.how = why, how
+
+    def hear(self) -> None:
+        """It is heard."""
+        self.link, self.since = "", 0
 
     @property
     def running(self) -> Map | None:
@@ -94,14 +106,16 @@ def draw(board: Board, width: int, height: int, now: int) -> RenderableType:
         layout.split_column(top, *_panels(board, width, height - 2, now), foot)
     else:
         layout.split_column(top, *_lines(board, width, height - 2, now), foot)
-    return layout
+    return Styled(layout, "dim") if board.since else layout
 
 
 def _head(board: Board, now: int) -> Text:
     process, health = board.status.get("process", {}), board.status.get("health", {})
     head = Text(f"cryptod {process.get('version', '')}", style="bold", no_wrap=True, overflow="ellipsis")
     if board.link:
-        return head.append(f"  {board.link}", style="bold yellow")
+        if board.since:
+            head.append(f"  ○ {board.how} since {clock(board.since)} UTC ({duration(max(0, now - board.since) / 1000)}),", style="bold red")
+        return head.append(f"{' ' if board.since else '  '}{clean(board.link)}", style="bold yellow")
     severity = health.get("severity", "ok")
     found = health.get("conditions", [])
     head.append(f"  ● {severity}", style=SEVERITY_PAINT.get(severity, ""))

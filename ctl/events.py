@@ -5,13 +5,13 @@ Knows what the topics bring. The client renews the subscription after a restart 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from typing import Any, Final
 
 from cryptod.protocol import EVENT_LOST
 from cryptod.replies import Event
+from ctl.heard import document
 from ctl.jobs import job_end, job_line
 from ctl.session import Session
 from ctl.units import counted, percent, price, stamp
@@ -60,7 +60,7 @@ def follow(session: Session, topics: list[str] | None) -> int:
         event = client.next_event()
         assert event is not None, "without a time-out there is always one"
         if options.json:
-            text = json.dumps({"topic": event.topic, "payload": event.payload}, ensure_ascii=False)
+            text = document({"topic": event.topic, "payload": event.payload})
         else:
             now = session.now()
             text = f"{stamp(now, zone=False)}  {line(event, now)}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import sys
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO, Final, Protocol
 from cryptod.errors import CryptodError, MissingPackage
 from cryptod.tables import TIMES, Columns, rows
 from ctl import files
+from ctl.heard import document
 from ctl.session import Session
 from ctl.units import counted, names
 
@@ -76,7 +76,7 @@ class Json:
 
     def write(self, columns: Columns) -> None:
         names = list(columns)
-        lines = (json.dumps(dict(zip(names, row)), ensure_ascii=False) + "\n" for row in zip(*columns.values(), strict=True))
+        lines = (document(dict(zip(names, row))) + "\n" for row in zip(*columns.values(), strict=True))
         self._stream.write("".join(lines).encode())
 
     def close(self) -> None:

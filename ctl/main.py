@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, get_type_hints
 
-from cryptod.client import Client
 from cryptod.errors import ConfigError, CryptodError, DaemonUnreachable, MissingPackage
 from cryptod.places import socket_of
 from cryptod.protocol import (
@@ -30,8 +29,9 @@ from cryptod.protocol import (
     WINDOWS,
 )
 from ctl import jobs, render
+from ctl.heard import Heard
 from ctl.session import Session
-from ctl.terminal import Screen, screen, wrap
+from ctl.terminal import Screen, clean, screen, wrap
 
 DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 HEALTH_CODES: Final = {"ok": 0, "warning": 1, "error": 2}
@@ -498,7 +498,8 @@ def run(arguments: Sequence[str]) -> int:
         path = socket_of(options.socket or None, options.instance, os.environ, os.geteuid())
     except ConfigError as error:
         raise Usage(error.message, error.hint) from None
-    with Client(path, timeout=verb.timeout) as client:
+    with Heard(path, timeout=verb.timeout) as client:
+        client.exact = options.json
         return verb.run(Session(client, options, screen(sys.stdout, os.environ)), parameters)
 
 
@@ -511,13 +512,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             code = run(sys.argv[1:] if arguments is None else arguments)
         except Usage as error:
-            sys.stderr.write(f"cryptoctl: {error}\n")
+            sys.stderr.write(f"cryptoctl: {clean(str(error))}\n")
             code = USAGE
         except DaemonUnreachable as error:
-            sys.stderr.write(f"cryptoctl: {error}\n")
+            sys.stderr.write(f"cryptoctl: {clean(str(error))}\n")
             code = UNREACHABLE
         except CryptodError as error:
-            sys.stderr.write(f"cryptoctl: {error}\n")
+            sys.stderr.write(f"cryptoctl: {clean(str(error))}\n")
             code = REFUSED
         sys.stdout.flush()
         return code

@@ -12,7 +12,8 @@ from typing import Any
 
 from cryptod.client import Client
 from cryptod.errors import CryptodError
-from ctl.terminal import Screen
+from ctl.heard import document
+from ctl.terminal import Screen, clean
 
 
 class Session:
@@ -28,9 +29,7 @@ class Session:
     def show(self, reply: Any, page: Callable[[], Iterable[str]]) -> None:
         """The reply itself with ``--json``, else the page made of it."""
         if self.options.json:
-            import json
-
-            sys.stdout.write(json.dumps(reply, ensure_ascii=False, indent=2 if self.screen.live else None) + "\n")
+            sys.stdout.write(document(reply, 2 if self.screen.live else None) + "\n")
         else:
             try:
                 text = "\n".join(page())
@@ -42,4 +41,4 @@ class Session:
     def say(self, text: str) -> None:
         """A line on standard error that is no part of the answer."""
         sys.stdout.flush()
-        sys.stderr.write(f"cryptoctl: {text}\n")
+        sys.stderr.write(f"cryptoctl: {clean(text)}\n")

@@ -54,6 +54,11 @@ def stamp(when: int | None, *, zone: bool = True) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(when // 1000)) + (" UTC" if zone else "")
 
 
+def clock(when: int) -> str:
+    """The time of the day, UTC: ``12:00:05``."""
+    return time.strftime("%H:%M:%S", time.gmtime(when // 1000))
+
+
 def size(count: float) -> str:
     """Bytes: ``512 B``, ``4.2 MB``, ``380 MB``, ``1.4 GB`` (powers of 1,000)."""
     if count < 1000:

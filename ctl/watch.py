@@ -22,7 +22,9 @@ from rich.console import Console
 from cryptod.asyncclient import AsyncClient
 from cryptod.errors import CryptodError
 from cryptod.protocol import EVENT_LOST
+from cryptod.replies import Event
 from ctl.board import SORTS, Board, draw
+from ctl.heard import clean_error, cleaned
 from ctl.plot import HISTORY
 
 Map = dict[str, Any]
@@ -33,6 +35,8 @@ NOTE_S: Final = 5.0
 """A note stands in the place of the keys for so long, or until one is pressed."""
 AGAIN_S: Final = 1.0
 """Until a daemon that is away is asked for again."""
+SILENCE_S: Final = 10.0
+"""A daemon tells its status every two seconds; one that says nothing for so long is not seen as it is now."""
 STILL_S: Final = 1.0
 """Without news the screen is drawn that often: the countdowns run."""
 SHORTEST_S: Final = 0.08
@@ -137,7 +141,8 @@ class Terminal:
         except OSError:
             return  # the terminal is gone; the hang-up that says so is on its way
         width, height = max(width, 20), max(height, 5)
-        console = Console(force_terminal=True, width=width, height=height, legacy_windows=False, highlight=False)
+        grey = True if board.since else None  # else as the environment says
+        console = Console(force_terminal=True, no_color=grey, width=width, height=height, legacy_windows=False, highlight=False)
         with console.capture() as drawn:
             console.print(draw(board, width, height, now), end="")
         lines = drawn.get().split("\n")[:height]
@@ -153,6 +158,20 @@ class Terminal:
         sys.stdout.flush()
 
 
+class HeardAlways(AsyncClient):
+    """The client, with what the daemon says fit for the screen, as `ctl.heard` has it."""
+
+    async def call(self, method: str, *parameters: Any) -> Any:
+        try:
+            return cleaned(await super().call(method, *parameters))
+        except CryptodError as error:
+            raise clean_error(error) from None
+
+    async def next_event(self, timeout: float | None = None) -> Event | None:
+        event = await super().next_event(timeout)
+        return event if event is None else Event(event.topic, cleaned(event.payload))
+
+
 class Watch:
     """The board, fed by one daemon and moved by keys."""
 
@@ -161,6 +180,7 @@ class Watch:
         self._board, self._clock, self._keys = Board(), Clock(), Keys()
         self._client: AsyncClient | None = None
         self._news, self._end = asyncio.Event(), asyncio.Event()
+        self._heard = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -187,23 +207,23 @@ class Watch:
     async def _feed(self) -> None:
         while True:
             try:
-                async with AsyncClient(self._path, patience=0.0) as client:
+                async with HeardAlways(self._path, patience=0.0) as client:
+                    client.on_loss = self._lose
                     await self._follow(client)
             except CryptodError as error:
-                self._client = None
-                self._board.link = f"waiting for the daemon: {error.args[0] if error.args else error}"
-                self._news.set()
+                self._lose(f": {error.args[0] if error.args else error}")
                 await asyncio.sleep(AGAIN_S)
 
     async def _follow(self, client: AsyncClient) -> None:
         await client.subscribe(TOPICS)
         await self._look(client)
-        self._client, self._board.link = client, ""
-        self._news.set()
+        self._hear(client)
         while True:
-            event = await client.next_event()
+            event = await client.next_event(SILENCE_S)
             if event is None:
+                self._lose(how="silent")
                 continue
+            self._hear(client)
             if event.topic == EVENT_LOST:
                 await self._look(client)
             elif event.topic == "forecasts":
@@ -212,6 +232,17 @@ class Watch:
             else:
                 self._take(event.topic, event.payload)
             self._news.set()
+
+    def _hear(self, client: AsyncClient) -> None:
+        self._client = client
+        self._board.hear()
+        self._news.set()
+
+    def _lose(self, why: str = "", how: str = "gone") -> None:
+        """The daemon is gone, or as good as gone: the board says so at once."""
+        self._client = None
+        self._board.lose(how, f"waiting for the daemon{why}", self._clock.now())
+        self._news.set()
 
     async def _look(self, client: AsyncClient) -> None:
         """Everything, once: when the connection is new, and when events were lost."""

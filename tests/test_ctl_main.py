@@ -494,3 +494,46 @@ def test_starting_loads_nothing_heavy() -> None:
     )
     assert found.stderr == ""
     assert found.returncode == 0
+
+
+HOSTILE = "x\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\u2066\x00\x7f\u200b\r"
+"""OSC, CSI, C1, marks of direction, NUL, DEL, what shows nothing, and a return."""
+
+
+def poisoned(value: Any) -> Any:
+    """The same with every text hostile that says something and is no key."""
+    if isinstance(value, str):
+        return value + HOSTILE
+    if isinstance(value, dict):
+        return {key: poisoned(inner) for key, inner in value.items()}
+    return [poisoned(inner) for inner in value] if isinstance(value, list) else value
+
+
+def unprintable(text: str) -> set[str]:
+    return {letter for letter in text if not letter.isprintable() and letter != "\n"}
+
+
+@pytest.mark.parametrize("line", ["status", "health", "get BTC", "get BTC ETH-USDT", "top", "symbols", "jobs", "schedule", "models list",
+                                  "log lines", "scores", "export forecasts", "metrics", "nonsense\x1b[2J"])  # fmt: skip
+def test_no_control_of_a_name_or_a_text_reaches_the_terminal(daemon: Daemon, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = daemon._replies()
+    monkeypatch.setattr(daemon, "_replies", lambda: {name: lambda r, make=make: poisoned(make(r)) for name, make in replies.items()})
+    for options in ([], ["--json"]) if not line.startswith(("nonsense", "metrics", "train")) else ([],):
+        found = run(daemon.path, *line.split(" "), *options)
+        assert not unprintable(found.stdout + found.stderr), found
+        assert found.stdout or found.stderr
+
+
+def test_no_control_of_an_error_reaches_the_terminal_and_json_says_exactly_what_was_said(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(request: Any) -> Any:
+        raise RequestError("conflict", f"no{HOSTILE}", hint=HOSTILE)
+
+    monkeypatch.setattr(daemon, "_replies", lambda: {"get": refuse, "cache_stats": lambda r: {HOSTILE: HOSTILE}})
+    found = run(daemon.path, "get", "BTC")
+    assert (found.returncode, unprintable(found.stderr)) == (1, set())
+    assert "nox?]0;owned" in found.stderr
+    told = run(daemon.path, "cache", "stats", "--json")
+    assert json.loads(told.stdout) == {HOSTILE: HOSTILE}
+    assert not unprintable(told.stdout)

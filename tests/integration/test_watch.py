@@ -60,6 +60,10 @@ class Seen:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.look()}") from None
 
+    def colours(self) -> set[str]:
+        """Those of the letters on the screen."""
+        return {cell.fg for row in self._screen.buffer.values() for cell in row.values() if cell.data.strip()}
+
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 
@@ -173,6 +177,30 @@ def test_a_daemon_that_restarts_is_waited_for_and_watched_again(daemon: Daemon) 
         assert b"\x1b[32m" not in seen.sent, "NO_COLOR is honoured"
         seen.type("q")
         assert seen.end() == 0
+
+
+def test_a_killed_daemon_is_grey_at_once_with_since_when_and_is_watched_again_when_it_is_back(daemon: Daemon) -> None:
+    with watching(daemon, 80, 24) as seen:
+        seen.wait_for("● ")
+        assert "green" in seen.colours()
+        daemon.stop(signal.SIGKILL)
+        page = seen.wait_for("○ gone since ", " UTC (", "waiting for the daemon", without="● ", seconds=10)
+        assert f"{COINS} coins, by" in page
+        wait_for(lambda: seen.look() and "green" not in seen.colours(), "nothing is green", seconds=10)
+        daemon.start().ready()
+        seen.wait_for("● ", f"{COINS} coins, by", without="gone since")
+        wait_for(lambda: seen.look() and "green" in seen.colours(), "it is green again", seconds=10)
+
+
+def test_a_daemon_that_says_nothing_any_more_is_not_shown_as_if_it_did(daemon: Daemon) -> None:
+    with watching(daemon, 80, 24) as seen:
+        seen.wait_for("● ")
+        daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            seen.wait_for("○ silent since ", "waiting for the daemon", without="● ", seconds=30)
+        finally:
+            daemon.process.send_signal(signal.SIGCONT)
+        seen.wait_for("● ", without="silent since", seconds=30)
 
 
 def test_without_a_terminal_or_a_daemon_it_says_so_and_ends(daemon: Daemon) -> None:
