@@ -236,7 +236,7 @@ def _metrics(session: Session, parameters: tuple[Any, ...]) -> int:
     if options.http:
         from ctl import scrape
 
-        scrape.serve(session.client)
+        scrape.serve(session.client, [name.lower() for name in options.host])
         return DONE
     data, error = metrics.now(session.client, "prometheus" if options.textfile else options.format)
     if options.textfile:
@@ -349,6 +349,8 @@ VERBS: Final = {
                               "help": "prometheus: the older text, which `promtool check metrics` reads (default: openmetrics)"}),
                 ("--textfile", {"metavar": "PATH", "help": "replace this file instead, for node_exporter's textfile collector"}),
                 ("--http", {"action": "store_true", "help": "answer one scrape on standard input, a socket (cryptod-metrics.socket)"}),
+                ("--host", {"metavar": "NAME", "action": "append", "default": [],
+                            "help": "with --http: a name, besides localhost, by which this machine may be asked"}),
             ),
         ),
         Verb(

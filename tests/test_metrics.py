@@ -95,7 +95,7 @@ def test_a_daemon_that_is_not_there_is_a_metric_in_the_file_and_an_exit_code(tmp
 def test_one_scrape_over_http_on_a_socket_that_was_accepted(request_line: str, status: int, part: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        ours.sendall(f"{request_line}\r\nHost: x\r\nAccept: application/openmetrics-text\r\n\r\n".encode())
+        ours.sendall(f"{request_line}\r\nHost: localhost:9477\r\nAccept: application/openmetrics-text\r\n\r\n".encode())
         found = run("--http", stdin=theirs.fileno())
         theirs.close()
         assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
@@ -110,6 +110,24 @@ def test_one_scrape_over_http_on_a_socket_that_was_accepted(request_line: str, s
         assert part in body
         if status == 200:
             assert answer.headers["Content-Type"] == metrics.CONTENT_TYPES["openmetrics"]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:9477", 200), ("[::1]:9477", 200), ("LOCALHOST", 200), ("192.168.1.7:9477", 200), ("box.lan:9477", 200),
+     ("evil.example", 421),
+     ("localhost.evil.example:9477", 421), ("", 421), ("127.0.0.1.evil.example", 421), ("localhost\r\nHost: evil.example", 421)],
+)  # fmt: skip
+def test_a_scrape_under_another_machines_name_is_refused(host: str, status: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        run("--http", "--host", "Box.lan", stdin=theirs.fileno())
+        theirs.close()
+        answer = http.client.HTTPResponse(ours, method="GET")
+        answer.begin()
+        assert answer.status == status
+        assert (b"cryptod_up" in answer.read()) == (status == 200)
 
 
 def test_a_scraper_that_says_nothing_and_goes_is_no_error() -> None:

@@ -345,5 +345,9 @@ def test_metrics_are_served_over_http_where_that_was_asked_for_and_by_nobody_bet
     assert "\ncryptod_up 1.0\n" in daemon.run(scrape).stdout
     daemon.run("systemctl stop cryptod.service cryptod.socket")
     assert "\ncryptod_up 0.0\n" in daemon.run(scrape).stdout
+    storm = """python3 -c 'import socket; [socket.create_connection(("127.0.0.1", 9477)).close() for _ in range(600)]'"""
+    daemon.run(storm)
+    assert daemon.run("systemctl is-active cryptod-metrics.socket").stdout.strip() == "active", "a storm does not end it"
     daemon.wait("test -z \"$(systemctl list-units -q --state=running 'cryptod-metrics@*')\"")
+    assert "\ncryptod_up 0.0\n" in daemon.run(scrape).stdout
     daemon.run("systemctl stop cryptod-metrics.socket")
