@@ -101,7 +101,8 @@ storms: .venv/.made ## A month in which the exchange does everything wrong, each
 KILLS ?= 1000
 SEED ?= 1
 chaos: .venv/.made ## A thousand kills (KILLS=... SEED=...) of the daemon and its children under load, and what must hold after each
-	@exec $(BIN)/python -m tests.chaos.kills --kills $(KILLS) --seed $(SEED)
+	@$(BIN)/python -m tests.chaos.kills --kills $(KILLS) --seed $(SEED)
+	@exec $(BIN)/python -m tests.chaos.replay --seed $(SEED) --runs 40
 
 fuzz: .venv/.made ## Millions of hostile inputs, guided by coverage (INPUTS=10000000, about an hour), then crowds and floods
 	$(BIN)/pip install -q -c constraints.txt $(EDITABLE) '.[fuzz]'

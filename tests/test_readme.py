@@ -15,7 +15,7 @@ FLOORS = ("backtest", "daemon", "worker", "training", "report", "forecast", "ing
 PACKAGES = ("cryptod", *(f"cryptod/{name}" for name in FLOORS), "ctl")
 OTHERS = """models/             shipped base models (weights and meta data, no code)
 etc/                cryptod.toml: every key, commented, at its default
-packaging/          systemd/ (units, sysusers, tmpfiles), pages/ (makes the manual pages and the completions), debian/ (makes the package), container/
+packaging/          systemd/ (units, sysusers, tmpfiles), pages/ (manual pages and completions), debian/ (the package), container/ (an image)
 tests/              test_<module>.py; integration/ (real processes), systemd/ (a real systemd in a box), bench/, demo.py"""
 BLOCK = re.compile(r"(### The tree\n\n```text\n)(.*?)(\n```)", re.DOTALL)
 

@@ -188,8 +188,7 @@ class Service:
         self.first_start = int(self.records.get("born") or 0) or now
         if self.first_start == now:
             self.records.set("born", now)
-        worker = self.config.worker
-        self.pool = Pool(nice=worker.nice, memory_mb=worker.memory_mb, directory=str(root / "run"))
+        self.pool = self._children(root)
         stack.push_async_callback(self.pool.stop)
         stores = self.cache, self.ledger, CheckpointStore(checkpoints), self.records
         candles = functools.partial(read_candles, root / "candles")
@@ -218,6 +217,10 @@ class Service:
         commands = self._commands(self)
         self.control = ControlServer(commands.table(), allowed=self.allowed, express=commands.express)
         self.watchdog = Watchdog(self._notifier, {"turn": LATE, "disk": 6 * LATE}, self.monotonic)
+
+    def _children(self, root: Path) -> Pool:
+        worker = self.config.worker
+        return Pool(nice=worker.nice, memory_mb=worker.memory_mb, directory=str(root / "run"))
 
     def _base_model(self) -> Model | None:
         """What serves coins that have no model yet; without it they wait for the next full retrain."""
