@@ -211,3 +211,16 @@ def test_any_sequence_of_answers_leaves_what_a_plain_dictionary_would_hold(
         expected = NOT_FETCHED if value == -1.0 else NO_TRADE if value is None else CANDLE
         assert panel.status[number, 0] == expected
         assert np.isnan(panel.values[number, 0]).all() if expected != CANDLE else panel.values[number, 0, 0] == value
+
+
+def test_hours_that_close_after_a_time_are_forgotten_and_no_others(store: CandleStore) -> None:
+    write(store, "BTC/USDT", 0, 400)
+    write(store, "ETH/USDT", 0, 50)
+    assert store.drop_after(START + 100 * HOUR.ms) == 3
+    panel = store.panel(["BTC/USDT", "ETH/USDT"], START, START + 400 * HOUR.ms)
+    assert (panel.status[:100, 0] == CANDLE).all()
+    assert (panel.status[100:, 0] == NOT_FETCHED).all()
+    assert np.isnan(panel.values[100:, 0]).all()
+    assert (panel.status[:50, 1] == CANDLE).all()
+    assert store.drop_after(START + 100 * HOUR.ms) == 0
+    assert write(store, "BTC/USDT", 90, 120) == (20, 0)

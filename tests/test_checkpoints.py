@@ -21,7 +21,18 @@ from hypothesis import strategies as st
 
 from cryptod.errors import CheckpointError
 from cryptod.store import files
-from cryptod.store.checkpoints import CURRENT, MANIFESTS, META, WEIGHTS, Arrays, CheckpointStore, Current, read_checkpoint, write_checkpoint
+from cryptod.store.checkpoints import (
+    CURRENT,
+    MANIFESTS,
+    META,
+    WEIGHTS,
+    Arrays,
+    CheckpointStore,
+    Current,
+    NothingToRollBackTo,
+    read_checkpoint,
+    write_checkpoint,
+)
 from tests.cuts import every_cut
 from tests.disks import read_only, small_disk
 
@@ -635,3 +646,18 @@ def test_the_checkpoint_code_knows_no_pickle() -> None:
         assert "import pickle" not in text
         assert "allow_pickle" not in text
         assert "np.load" not in text
+
+
+def test_checkpoints_of_a_time_that_has_not_come_serve_no_more_and_cannot_be_gone_back_to(root: Path, store: CheckpointStore) -> None:
+    arrays: Arrays = {"weight": np.zeros(2, np.float32)}
+    for name, cutoff, symbols in (("a", 10, MAIN), ("b", 10, SIDE), ("c", 99, MAIN), ("d", 20, SIDE)):
+        write_checkpoint(root, name, arrays, {"symbols": list(symbols), "cutoff": cutoff})
+        store.promote([name], HOUR)
+    assert store.load_current().names == ("c", "d")
+    assert store.retreat(50, HOUR).names == ("a", "d")
+    assert CheckpointStore(root).load_current().names == ("a", "d")
+    with pytest.raises(NothingToRollBackTo):
+        store.rollback(1, HOUR)
+    assert store.retreat(5, HOUR).names == ()
+    assert store.load_current().names == ()
+    assert store.promote(["b"], HOUR).names == ("b",)

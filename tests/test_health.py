@@ -28,7 +28,7 @@ from cryptod.daemon import account
 from cryptod.daemon.handlers import Handlers
 from cryptod.daemon.monitor import CONDITIONS, MIB
 from cryptod.daemon.service import Service
-from cryptod.errors import StoreError, WorkerError
+from cryptod.errors import RequestError, StoreError, WorkerError
 from cryptod.market import HOUR, MAX_HORIZON, QUANTILE_LEVELS, Panel
 from cryptod.simulator.generator import GeneratedMarket
 from cryptod.store.candles import CandleStore, Fetched
@@ -502,6 +502,84 @@ async def test_a_clock_that_somebody_stepped_shows_for_an_hour(house: House) -> 
     wall[0], wall[1] = wall[0] + STEP_SHOWN + 1, wall[1] + STEP_SHOWN + 1
     assert not house.service.steps.stepped()
     assert "clock_stepped" not in await house.conditions()
+
+
+@drives("clock_was_ahead")
+async def test_what_is_of_a_time_that_has_not_come_is_set_aside_and_made_anew(house: House) -> None:
+    await house.published()
+    true, publisher, symbol = HOUR.floor(house.now), house.service.publisher, market().symbols[0]
+    before, learned = publisher.models[0].name, house.service.scoring.learned_to
+    house.now += 3 * 24 * HOUR.ms  # this machine's clock, and the exchange's
+    await house.published()
+    ahead = HOUR.floor(house.now)
+    future = replace(publisher.models[0], name="future", kind="full", cutoff=ahead)
+    write_checkpoint(house.root / "checkpoints", "future", future.arrays(), future.document(), created=house.now)
+    await house.train(lambda batch: verdict(batch, promote="future") if batch == 1 else verdict(batch))
+    await house.refresh()
+    assert publisher.models[-1].cutoff == publisher.published_to == ahead
+    issued = house.service.ledger.keys(true + 1, ahead + 1)
+    assert issued
+    assert "clock_was_ahead" not in await house.conditions()
+
+    house.now -= 3 * 24 * HOUR.ms
+    assert publisher.cached(symbol, house.now) is None
+    assert publisher.top(5, "score", 24, market().symbols, house.now) == []
+    with pytest.raises(RequestError, match="a time that has not come"):
+        await publisher.on_demand(symbol, house.now)
+    with CandleStore.open(house.root / "candles", writer=True) as store:
+        assert store.drop_after(true) == COINS
+    await house.collect(collected(dropped=True))
+    assert "clock_was_ahead" in await house.conditions()
+    assert [model.name for model in publisher.models] == [before]
+    assert house.service.ledger.keys(true + 1, ahead + 1) == []
+    assert house.service.ledger.last() is not None
+    assert house.service.scoring.learned_to == learned
+    assert [job.kind for job in house.service.training.queue] == ["full"]
+    await house.refresh()
+    entry = await publisher.on_demand(symbol, house.now)
+    assert (entry.cutoff, entry.issued) == (true, house.now)
+    assert publisher.stale_reason(entry, house.now) is None
+    assert publisher.published_to == true
+
+    house.now += 3 * 24 * HOUR.ms  # now that time has come
+    house.seconds += STEP_SHOWN
+    await house.published()
+    again = house.service.ledger.keys(true + 1, ahead + 1)
+    assert again
+    assert not set(again) & set(issued)
+    assert house.service.scoring.learned_to == ahead
+    assert "clock_was_ahead" not in await house.conditions()
+
+
+async def test_an_exchange_that_lags_or_a_clock_that_was_set_back_takes_nothing_back(house: House) -> None:
+    await house.published()
+    before = house.service.publisher.published_to
+    await house.collect(collected(skew_ms=-2 * HOUR.ms))
+    assert house.service.publisher.published_to == before
+    house.now -= 3 * 24 * HOUR.ms
+    await house.collect(collected(skew_ms=3 * 24 * HOUR.ms))
+    assert house.service.publisher.published_to == before
+    assert "clock_wrong" in await house.conditions()
+    assert "clock_was_ahead" not in await house.conditions()
+
+
+async def test_a_training_in_which_the_clock_was_stepped_promotes_nothing_and_is_made_again(house: House) -> None:
+    await house.published()
+    service, before = house.service, house.service.publisher.models
+    job = service.enqueue("full", "asked for")
+
+    def trained(batch: int) -> Report:
+        if batch == 1:
+            service.training.start_over(job, house.now, "the clock was stepped meanwhile")
+        return verdict(batch, promote=house.model(f"new-{batch}", 0))
+
+    house.trained = trained
+    await service._train(job)
+    assert service.publisher.models == before
+    assert job.state == "cancelled"
+    assert [(other.kind, other.reason) for other in service.training.queue] == [
+        ("full", f"job {job.id} was cancelled: the clock was stepped meanwhile")
+    ]
 
 
 # The table and its page

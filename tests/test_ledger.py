@@ -498,3 +498,39 @@ def test_a_full_disk_loses_nothing_and_goes_on_by_itself_when_there_is_room(disk
     with opened(disk / "serving") as (_, ledger):
         assert [issue.seq for issue in ledger.read(0, 1 << 60)] == list(range(1, kept + 2))
         assert ledger.damaged == 0
+
+
+def test_issues_of_a_time_that_has_not_come_are_kept_and_shown_to_nobody(tmp_path: Path) -> None:
+    with opened(tmp_path / "serving") as (environment, ledger):
+        sequences = [ledger.append(make(hour)) for hour in (0, 30, 72)]
+        key = START + 72 * HOUR
+        assert ledger.set_aside(START + 40 * HOUR, 24 * HOUR) == 1
+        assert ledger.set_aside(START + 40 * HOUR, 24 * HOUR) == 0
+        again = ledger.append(make(72, seed=9))
+        later = Ledger(environment)  # as another process, or after a restart, reads it
+        for found in (ledger, later):
+            assert found.keys(0, key + 1) == [(START, sequences[0]), (START + 30 * HOUR, sequences[1]), (key, again)]
+            assert found.unscored(0, key + 1) == found.keys(0, key + 1)
+            assert [issue.cutoff for issue in found.read(0, key + 1)] == [START, START + 30 * HOUR, key]
+            assert found.last() is not None
+            assert found.note_unscored() == 0
+        kept = ledger.get(key, sequences[2])
+        assert kept is not None
+        assert same(kept, make(72)), "it stands as it was issued"
+        assert later.prune(key + 1) == 4
+        assert Ledger(environment).append(make(0)) == again + 1
+        with environment.read() as txn:
+            assert txn.count("counters") == 1
+
+
+def test_scores_of_outcomes_that_have_not_come_are_made_anew(ledger: Ledger) -> None:
+    for hour in (0, 30):
+        issue = make(hour)
+        seq = ledger.append(issue)
+        shape = issue.p_up.shape
+        ledger.put_score(
+            Score(issue.cutoff, seq, issue.symbols, ("served",), np.ones((1, *shape), np.float32), np.ones(shape, np.uint8), issue.p_up)
+        )
+    ledger.set_aside(START + 40 * HOUR, 24 * HOUR)
+    assert [score.cutoff for score in ledger.scores(0, 1 << 60)] == [START], "its last outcome was known at hour 24"
+    assert [cutoff for cutoff, _ in ledger.unscored(0, 1 << 60)] == [START + 30 * HOUR]

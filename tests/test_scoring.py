@@ -230,3 +230,18 @@ def test_weights_of_the_forecasters_are_learned_and_kept_over_a_restart(house: H
     house.disk.submit(int).result()
     again = Scoring(house.ledger, house.records, house.market)
     assert np.array_equal(again.learning.combination.weights, weights)
+
+
+def test_what_was_learned_of_a_time_that_has_not_come_is_forgotten(tmp_path: Path) -> None:
+    house = House(tmp_path, Market(400))
+    house.live(1, 60, width=0.5)
+    known, before = house.scoring.learned_to, factors(house.scoring)
+    house.live(132, 40, width=3.0)  # a clock leaps three days ahead, and goes on from there
+    assert not np.allclose(factors(house.scoring), before)
+    house.scoring.set_aside(START + 61 * HOUR.ms)
+    assert house.scoring.learned_to == known
+    assert np.array_equal(factors(house.scoring), before)
+    assert Scoring(house.ledger, house.records, house.market).learned_to == known
+    house.scoring.set_aside(START)
+    assert house.scoring.learned_to == 0, "nothing so old is remembered"
+    assert np.array_equal(factors(house.scoring), np.ones((2, 24)))

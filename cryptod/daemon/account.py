@@ -52,7 +52,8 @@ def facts(service: Service) -> Facts:
         refused_checkpoints=publisher.refused, fallback=publisher.fallback(), refresh_error=publisher.error,
         store_error=service.store_error or collection.store_error, store_damaged=service.damaged_store,
         clock_step=service.steps.step, clock_error=collection.clock_error, drift=service.drift.text,
-        coverage=service.drift.coverage, outage=publisher.outage(), resources=service.resources, universe_warnings=_unmet_settings(service),
+        coverage=service.drift.coverage, outage=publisher.outage(), taken_back=publisher.taken_back(),
+        resources=service.resources, universe_warnings=_unmet_settings(service),
     )  # fmt: skip
 
 

@@ -63,6 +63,8 @@ class Collection:
         self.left_out: dict[str, str] = saved.get("left_out", {})
         self.selected_at: int = saved.get("selected_at", 0)
         self.collected_to: int = saved.get("collected_to", 0)
+        self.held_to: int = max(saved.get("held_to", 0), self.collected_to)
+        """Close time of the newest hour that the candle store may hold: later than ``collected_to`` once a clock was set back."""
         self.skew_ms = 0
         """How far the exchange's clock was ahead of this machine's when it was last asked."""
         self.attempted_to = 0
@@ -89,6 +91,10 @@ class Collection:
     def boundary(self, now: int) -> int:
         """Close time of the newest candle that the exchange can have published at ``now``, by the clock that is behind of the two."""
         return self._timeframe.floor(now + min(self.skew_ms, 0) - SETTLE_MS)
+
+    def latest(self, now: int) -> int:
+        """What is later than this (UTC ms) has not come, by this machine's clock or by the exchange's, whichever is ahead."""
+        return now + max(self.skew_ms, 0) + int(SKEW_MS * self._pace)
 
     def clock_stepped(self) -> None:
         """What is known of the two clocks is not so any more."""
@@ -194,7 +200,7 @@ class Collection:
             quote=self.config.exchange.quote, market=kind, timeframe=self._timeframe.name, months_back=self.config.train.months_back,
             size=universe.size + len(set(amendments.added).difference(include)), include=self._included,
             exclude=amendments.exclude(exclude),
-            select_universe=select, symbols=self.followed, pace=self._pace,
+            select_universe=select, symbols=self.followed, pace=self._pace, held_to=self.held_to,
         )  # fmt: skip
         self.running, started = True, self._monotonic()
         try:
@@ -232,6 +238,8 @@ class Collection:
     def _take(self, report: CollectDone, now: int, boundary: int, selected: bool) -> None:
         self.failed, self.last, self.last_at, self.banned = dict(report.failed), report, now, False
         self.collected_to, self.skew_ms = min(boundary, report.collected_to), report.skew_ms
+        self.held_to = self.collected_to if self.held_to > self.latest(now) else max(self.held_to, self.collected_to)
+        self.selected_at = min(self.selected_at, now)
         if selected:
             self.selected_at, self._select_again = now, False
         # What was added or removed meanwhile, the child did not know of.
@@ -258,6 +266,7 @@ class Collection:
             {
                 "market": list(self._market.values()), "followed": list(self.followed), "left_out": self.left_out,
                 "selected_at": self.selected_at, "collected_to": self.collected_to,
+                "held_to": self.held_to,
             },
         )  # fmt: skip
 

@@ -213,7 +213,7 @@ class Handlers:
             raise RequestError("bad_request", f"horizon is {request.horizon}", hint=f"1 to {publisher.horizons} hours")
         slices = _Slices(peer)
         await self._fill(list(followed), now, slices)
-        entries = publisher.top(request.count, request.by, request.horizon, followed)
+        entries = publisher.top(request.count, request.by, request.horizon, followed, now)
         moves: dict[str, dict[str, Any]] = {}
         if entries:
             with contextlib.suppress(StoreError):  # a ranking without them is better than none

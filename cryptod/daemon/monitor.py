@@ -189,6 +189,8 @@ class Facts:
     refresh_error: str = ""
     store_error: str = ""
     store_damaged: str = ""
+    taken_back: str = ""
+    """What was set aside lately because it was of a time that had not come."""
     clock_step: float = 0.0
     """Seconds by which the machine's clock was stepped against the monotonic one, lately."""
     clock_error: str = ""
@@ -364,6 +366,11 @@ CONDITIONS: Final = (
         "clock_wrong", "error", 0,
         "set the clock and keep it (timedatectl set-ntp true); until then candles are taken as of whichever clock is behind",
         lambda f: f.clock_error or None,
+    ),
+    Condition(
+        "clock_was_ahead", "warning", 0,
+        "nothing to do: all of it is made anew; keep the clock right (timedatectl set-ntp true); it clears after an hour",
+        lambda f: f.taken_back or None,
     ),
     Condition("clock_stepped", "warning", 0, "check time synchronisation (timedatectl); it clears after an hour", _clock_stepped),
 )  # fmt: skip

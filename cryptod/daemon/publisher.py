@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any, Final, TypeVar
@@ -17,6 +18,7 @@ from typing import Any, Final, TypeVar
 import msgpack
 import numpy as np
 
+from cryptod.clock import STEP_SHOWN
 from cryptod.config import Config
 from cryptod.daemon.pace import unhurried
 from cryptod.daemon.records import Records
@@ -27,9 +29,9 @@ from cryptod.forecast.model import SOURCES
 from cryptod.forecast.predictor import BASE, Forecasts, Model, Predictor
 from cryptod.forecast.scores import SCORED_HORIZONS
 from cryptod.logs import get_logger
-from cryptod.market import QUANTILE_LEVELS, TIMEFRAMES
+from cryptod.market import MAX_HORIZON, QUANTILE_LEVELS, TIMEFRAMES
 from cryptod.store.checkpoints import CheckpointStore, Current, write_checkpoint
-from cryptod.store.forecasts import Entry, ForecastCache
+from cryptod.store.forecasts import SKEW_MS, Entry, ForecastCache
 from cryptod.store.ledger import Issue, Ledger, round_issue
 from cryptod.training import base_model
 from cryptod.training.window import MIN_DAYS
@@ -127,6 +129,11 @@ class Publisher:
         self.refused: dict[str, str] = {}
         self.generation = 0
         self.promoted_at = 0
+        self.latest: Callable[[int], int] = lambda now: now + SKEW_MS
+        """What is later than this (UTC ms) has not come yet, whatever some clock said."""
+        self.set_aside_at = -math.inf
+        """Monotonic seconds at which something of such a time was found and set aside, and what it was."""
+        self.set_aside_text = ""
         self.announce: Callable[[list[Entry], int], Awaitable[None]] | None = None
         """Told of each forecast that is new, once it can be had."""
         self.pinned_at = int(self._records.get("pinned") or 0)
@@ -208,6 +215,39 @@ class Publisher:
         """Go back to the models before the last promotion(s)."""
         async with self._lock:
             await self._take(functools.partial(self._checkpoints.rollback, steps, now))
+
+    async def set_aside(self, now: int) -> bool:
+        """Take back what is of a time that has not come, after a clock was ahead: forecasts, what was learned, models. Whether a model was.
+
+        The ledger keeps the issues and marks them; what remains is built anew from what is true, and published at the next refresh.
+        """
+        latest, scoring = self.latest(now), self._scoring
+        async with self._lock:
+            cutoffs = [self.predictor.needs(symbol) for symbol in self.predictor.symbols]
+            late = [model.name for model in self.models if model.cutoff > latest]
+            stale = any(max(entry.cutoff, entry.issued) > latest for entry in self._cache.entries())
+            if max(self.published_to, scoring.learned_to, *cutoffs) <= latest and not late and not stale:
+                return False
+            issues = await self.in_slices(self._ledger.set_aside, latest, MAX_HORIZON * self._timeframe.ms)
+            entries = await self.in_slices(self._cache.set_aside, latest)
+            await self.on_disk(scoring.set_aside, latest)
+            if late:
+                await self._take(functools.partial(self._checkpoints.retreat, latest, now))
+            else:
+                await self._take(self._checkpoints.load_current)
+            self.published_to = self._published_generation = 0
+            self.refreshed_at = min(self.refreshed_at, now)
+            self._records.set("published", {"cutoff": 0, "generation": 0, "serve": self._published_by, "at": self.refreshed_at})
+        self.set_aside_at = self._monotonic()
+        self.set_aside_text = (
+            f"a clock was ahead: {issues} issues of forecasts and {len(late)} models of a time that had not come are set aside"
+        )
+        log.warning("what is of a time that has not come is set aside", issues=issues, entries=entries, models=late, latest=latest)
+        return bool(late)
+
+    def taken_back(self) -> str:
+        """What was set aside within the last hour, in a sentence, or nothing."""
+        return self.set_aside_text if self._monotonic() - self.set_aside_at < STEP_SHOWN else ""
 
     async def prune(self, protect: Iterable[str]) -> None:
         """Remove the checkpoints that no kept generation names."""
@@ -351,7 +391,8 @@ class Publisher:
 
     def cached(self, symbol: str, now: int) -> Entry | None:
         """The entry of exactly this symbol, if there is one that has not expired."""
-        return self._cache.get(symbol, now) if self.config.prediction_cache.enabled else None
+        entry = self._cache.get(symbol, now) if self.config.prediction_cache.enabled else None
+        return entry if entry is not None and entry.cutoff <= self.latest(now) else None
 
     def fresh(self, symbol: str, now: int) -> Entry | None:
         """The entry of exactly this symbol, if it has neither expired nor gone stale. Counts a hit, and nothing otherwise."""
@@ -368,6 +409,8 @@ class Publisher:
     def stale_reason(self, entry: Entry, now: int) -> str | None:
         """Why the forecast does not know the newest closed candle or could not be made anew, or None if all is well."""
         behind = now - GRACE_MS - entry.cutoff
+        if entry.cutoff > now + SKEW_MS:
+            return f"its last candle closes {-(-(entry.cutoff - now) // self._timeframe.ms)} h after the time of this machine's clock"
         if behind < self._timeframe.ms and now < entry.expires:
             return None
         why = self.trouble(entry.symbol)
@@ -389,6 +432,11 @@ class Publisher:
             raise RequestError("no_forecast", f"there is no forecast of {symbol} yet", hint=self.trouble(symbol) or "it has no model yet")
         expires = now + self.config.prediction_cache.ttl_hours * self._timeframe.ms
         async with self._lock:
+            if self.predictor.needs(symbol) > self.latest(now):
+                raise RequestError(
+                    "no_forecast", f"what is known of {symbol} is of a time that has not come: a clock was ahead",
+                    hint="it is made anew as soon as the exchange has said what time it is",
+                )  # fmt: skip
             unchanged = self._unchanged(symbol)
             if unchanged is not None and self.config.prediction_cache.enabled:
                 # Nothing has changed since it was issued: it is issued on, and its age says how old it is.
@@ -441,11 +489,12 @@ class Publisher:
 
     def _is_open(self, symbol: str, now: int) -> bool:
         last = self._cache.last(symbol)
-        return last is None or now >= last.expires
+        return (last is None or now >= last.expires) and self.predictor.needs(symbol) <= self.latest(now)
 
-    def top(self, count: int, by: str, horizon: int, followed: Collection[str]) -> list[Entry]:
+    def top(self, count: int, by: str, horizon: int, followed: Collection[str], now: int) -> list[Entry]:
         """The first ``count`` followed coins by a key at a horizon, best first; entries that have expired count too."""
-        return self._cache.top(count, by, horizon, followed)
+        latest = self.latest(now)
+        return [entry for entry in self._cache.top(count, by, horizon, followed) if entry.cutoff <= latest]
 
     def ranked(self, entry: Entry, horizon: int, now: int) -> dict[str, Any]:
         """The row of one of them; marked stale if it is."""

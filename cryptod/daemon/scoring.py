@@ -33,6 +33,11 @@ REMEMBERED: Final = 2_500
 LOOK_BACK_HOURS: Final = 14 * 24
 """Hours by which it is judged whether an hour without a trade is a calm one."""
 _RECORD: Final = "learning"
+_LEARNED: Final = (_RECORD, "drift", "coverage")
+"""Names of the records that hold what was learned from outcomes."""
+_EARLIER: Final = "learned_earlier"
+KEPT: Final = 4
+"""Earlier states of them that are remembered."""
 
 log = get_logger("scoring")
 
@@ -69,6 +74,11 @@ class Scoring:
         self._ledger, self._records, self._candles = ledger, records, candles
         self.drift, self.coverage = DriftWatch(records), LiveCoverage(records)
         self._recent: dict[tuple[int, int], Spoken] = {}
+        self._restore()
+
+    def _restore(self) -> None:
+        """Take what was learned, and how far, from the records."""
+        records = self._records
         saved: dict[str, Any] = records.get(_RECORD) or {}
         self.learning, self._learned_to = Learning(), int(saved.get("to", 0))
         if saved:
@@ -76,10 +86,40 @@ class Scoring:
             for error in errors:
                 log.warning("a part of what was learned could not be read; it is learned anew", error=error.message)
 
+    @property
+    def learned_to(self) -> int:
+        return self._learned_to
+
+    def set_aside(self, latest: int) -> None:
+        """Forget what was learned of a time later than ``latest``, which has not come: go back to what was known before."""
+        self._recent = {key: one for key, one in self._recent.items() if key[0] <= latest}
+        if self._learned_to <= latest:
+            return
+        earlier = [one for one in self._earlier() if one["to"] <= latest]
+        before: dict[str, Any] = earlier[-1] if earlier else {"to": 0, "of": {}}
+        for name in _LEARNED:
+            self._records.set(name, before["of"].get(name))
+        self._records.set(_EARLIER, earlier)
+        self.drift, self.coverage = DriftWatch(self._records), LiveCoverage(self._records)
+        self._restore()
+        log.warning("what was learned of a time that has not come is forgotten", learned_to=self._learned_to)
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        return list(self._records.get(_EARLIER) or ())
+
+    def _keep_earlier(self, cutoff: int) -> None:
+        """Remember what is known, once a day and before each leap in time: a clock that is ahead is not the last word."""
+        earlier = self._earlier()
+        leap = cutoff - self._learned_to > HOUR.ms
+        if self._learned_to and (leap or not earlier or self._learned_to - earlier[-1]["to"] >= 24 * HOUR.ms):
+            of = {name: self._records.get(name) for name in _LEARNED}
+            self._records.set(_EARLIER, [*earlier, {"to": self._learned_to, "of": of}][-KEPT:])
+
     def mature(self, cutoff: int) -> None:
         """Take in the outcomes that are known at ``cutoff`` (UTC ms) and were not known before."""
         first = max(self._learned_to + HOUR.ms, cutoff - CATCH_UP_HOURS * HOUR.ms)
         if first <= cutoff:
+            self._keep_earlier(cutoff)
             self._learn(first, cutoff)
         self._score(cutoff)
 

@@ -29,6 +29,7 @@ from cryptod.daemon.backups import Backups
 from cryptod.daemon.collection import Collection
 from cryptod.daemon.control import Commands, ControlServer
 from cryptod.daemon.crowd import USER_TASKS
+from cryptod.daemon.driftwatch import DriftWatch
 from cryptod.daemon.export import Exports
 from cryptod.daemon.job import Job
 from cryptod.daemon.lane import Lane
@@ -65,6 +66,8 @@ LATE: Final = 20.0
 """Seconds without a turn after which the watchdog's beats stop being earned."""
 PREGENERATE_LEAD_MS: Final = 5 * 60_000
 REFERENCES_KEPT_MS: Final = 8 * 24 * HOUR_MS
+STEP_MATTERS: Final = 60.0
+"""Seconds of a step of the clock after which a training that runs starts over: nobody knows what its cutoff meant."""
 STOP_GRACE: Final = 1.0
 INIT: Final = 1
 """The first process of a container: the kernel hands it the children of others that have ended."""
@@ -193,7 +196,7 @@ class Service:
         stores = self.cache, self.ledger, CheckpointStore(checkpoints), self.records
         candles = functools.partial(read_candles, root / "candles")
         scoring = Scoring(self.ledger, self.records, candles)
-        self.drift = scoring.drift
+        self.scoring = scoring
         self.publisher = Publisher(
             self.config, candles, stores, self._disk, self.monotonic, self.trouble, self._on_store_error, scoring, self._base_model()
         )
@@ -204,6 +207,7 @@ class Service:
             self.config, (str(root / "candles"), str(checkpoints)), self.pool, self.records,
             self.publisher.serving, self.publisher.updatable, self._promote, self._job_changed,
         )  # fmt: skip
+        self.publisher.latest = self.collection.latest
         self.recent = RecentCandles(candles, self._reader)
         self.scorecards = Scorecards(self.pool, self.ledger, root / "serving", self.clock.now)
         self.exports = Exports(self.cache.entries, self.ledger, root / "candles", self._reader)
@@ -327,7 +331,7 @@ class Service:
 
     def enqueue(self, kind: str, reason: str) -> Job:
         job = self.training.enqueue(kind, reason, self.clock.now())
-        if kind == "full" and self.clock.now() - self.collection.selected_at >= HOUR_MS:
+        if kind == "full" and abs(self.clock.now() - self.collection.selected_at) >= HOUR_MS:
             self.collection.ask_for_selection()
         return job
 
@@ -353,7 +357,8 @@ class Service:
         if "train" in self.pool.unloadable:
             return not self.pool.held_back("train")
         latest = self.training.recent(1)
-        return not latest or latest[0]["ended"] < self._started or self.clock.now() - latest[0]["ended"] > HOUR_MS
+        ended = int(latest[0]["ended"]) if latest else 0
+        return ended < self._started or abs(self.clock.now() - ended) > HOUR_MS  # it may have ended by a clock that was ahead
 
     def _candles_are_in(self, job: Job, now: int) -> bool:
         """A job waits for the candles of the hour to be asked for (successfully or not), not longer."""
@@ -378,8 +383,26 @@ class Service:
         if await self.collection.run(now):
             if (self.collection.followed, self.collection.left_out) != before:
                 self.index()
+            await self._leave_the_future()
             late = self.publisher.late - set(self.collection.failed)
             self._catch_up = bool(late) or self.publisher.lacks(self.collection.followed)
+
+    async def _leave_the_future(self) -> None:
+        """After a clock was ahead: what is of a time that has not come is set aside, and what it was made from trains no model."""
+        now = self.clock.now()
+        latest = self.collection.latest(now)
+        job = self.training.queue.running
+        if job is not None and job.cutoff > latest:
+            self.training.start_over(job, now, "a clock was ahead")
+        lost = await self.publisher.set_aside(now)
+        self.first_start = min(self.first_start, now)
+        self.training.last_full_done = min(self.training.last_full_done, now)
+        if lost:
+            self.enqueue("full", "models of a time that had not come were set aside")
+
+    @property
+    def drift(self) -> DriftWatch:
+        return self.scoring.drift
 
     def index(self) -> None:
         """The coins are found by their names as they are followed now."""
@@ -407,6 +430,9 @@ class Service:
         return await self.publisher.refresh(self.collection.followed, self.collection.collected_to, self.clock.now(), hours * HOUR_MS)
 
     async def _promote(self, name: str, now: int, run: str) -> str:
+        job = self.training.queue.running
+        if job is not None and job.cutoff > self.collection.latest(now):
+            return "it was trained on candles of a time that has not come: a clock was ahead"
         if self.publisher.pinned_at and self.publisher.models:
             return "the models are pinned: `cryptoctl models unpin` lets the next training's be promoted"
         await self.publisher.promote(name, now, run, self.collection.followed)
@@ -426,6 +452,9 @@ class Service:
             if self.steps.stepped():
                 log.warning("the machine's clock was stepped", seconds=round(self.steps.step, 1))
                 self.collection.clock_stepped()
+                job = self.training.queue.running
+                if job is not None and abs(self.steps.step) > STEP_MATTERS:
+                    self.training.start_over(job, self.clock.now(), "the clock was stepped meanwhile")
                 if isinstance(self.clock, SystemClock):
                     house = self._housekeeping()  # its next runs were reckoned by the old time
             house.run_pending()

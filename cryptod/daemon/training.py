@@ -72,6 +72,8 @@ class Training:
         self.left_out: dict[str, str] = jobs.get("left_out") or {}
         """Coins that the last full retrain gave no model -> why."""
         self.last_full_done = int(jobs.get("last_full_done") or 0)
+        self._void: set[int] = set()
+        """Jobs of which nothing may be promoted any more."""
         self.unpromoted: set[str] = set()
         """Checkpoints that a child has written and nobody has promoted yet: pruning must leave them."""
 
@@ -122,6 +124,13 @@ class Training:
             self._pool.cancel(job.id)
         log.info("job cancelled", job=job.id, kind=job.kind)
         return job
+
+    def start_over(self, job: Job, now: int, why: str) -> None:
+        """End a job that runs without a promotion any more, and let another one do the same."""
+        self._void.add(job.id)
+        job.error = why
+        self.cancel(job.id, now)
+        self.enqueue(job.kind, f"job {job.id} was cancelled: {why}", now)
 
     async def run(self, job: Job, followed: tuple[str, ...], now: Callable[[], int], cutoff: int) -> None:
         """Carry a job out (or on). Leaves it done, failed or cancelled; queued again if the pool is stopped meanwhile."""
@@ -227,7 +236,7 @@ class Training:
         batch.checkpoint, batch.figures, batch.left_out = report.checkpoint, report.figures, report.left_out
         batch.reason, batch.seconds = report.reason, report.seconds
         if report.promote:
-            forbidden = await self._promote(report.checkpoint, now, f"{job.kind} {job.id}")
+            forbidden = job.error if job.id in self._void else await self._promote(report.checkpoint, now, f"{job.kind} {job.id}")
             batch.promoted, batch.reason = not forbidden, forbidden or report.reason
         batch.state = "done"
         self.unpromoted.discard(report.checkpoint)

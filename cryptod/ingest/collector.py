@@ -110,6 +110,10 @@ class _Run:
         order = self._order
         self._set_clock(await self._exchange.time())
         self._doubt_older_rules()
+        latest = max(self._now, order.now) + int(SKEW_MS * order.pace)
+        dropped = order.held_to > latest and self._store.drop_after(self._timeframe.floor(latest)) > 0
+        if dropped:
+            log.warning("candles of hours that have not come were dropped: a clock was ahead", held_to=order.held_to, latest=latest)
         symbols = await self._choose()
         missing = max((int(self._history(symbol).wanted().sum()) for symbol in symbols), default=0)
         self._stage = "backfill" if missing > 2 * RECHECKED else "update"
@@ -143,6 +147,7 @@ class _Run:
             new_candles=self._new,
             revised_candles=self._revised,
             requests=self._exchange.requests,
+            dropped=dropped,
             seconds=time.monotonic() - self._began,
         )
 

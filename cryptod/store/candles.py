@@ -130,6 +130,28 @@ class CandleStore:
 
         return self._env.write(change) if keys else 0
 
+    def drop_after(self, time: int) -> int:
+        """Forget the hours that close later than ``time``. Returns in how many chunks there were any."""
+
+        def change(txn: Transaction) -> int:
+            changed = 0
+            for key in [key for key, _ in txn.scan(_CHUNKS) if (_week(key) + 1) * WEEK_MS > time]:
+                first = max(0, time // HOUR.ms - _week(key) * WEEK)
+                body = bytearray(txn.get(_CHUNKS, key) or b"")
+                if first == 0 or _chunk(bytes(body)) is None:
+                    changed += txn.delete(_CHUNKS, key)
+                    continue
+                status = np.frombuffer(body, np.uint8, WEEK, _HEAD)
+                if (status[first:] != NOT_FETCHED).any():
+                    status[first:] = NOT_FETCHED
+                    np.frombuffer(body, np.float64, WEEK * 5, _HEAD + WEEK).reshape(WEEK, 5)[first:] = np.nan
+                    _seal(body)
+                    txn.put(_CHUNKS, key, bytes(body))
+                    changed += 1
+            return changed
+
+        return self._env.write(change)
+
     def drop_before(self, time: int) -> int:
         """Forget the weeks that ended at or before ``time``. Returns how many chunks went."""
         last = time // WEEK_MS

@@ -264,6 +264,27 @@ class CheckpointStore:
         self._publish(restored)
         return self._serves(current)
 
+    def retreat(self, to: int, now: int) -> Current:
+        """Let no checkpoint serve whose cutoff is later than ``to``, and none of them be rolled back to.
+
+        In their place serve the latest kept ones that are not, coin by coin; nothing may be left.
+        """
+        manifest, refused = self._manifest()
+        order = dict(entry for m in (*reversed(list(self._ancestors(manifest))), manifest) for entry in m.entries)
+        kept = []
+        for name in order:
+            with contextlib.suppress(CheckpointError):  # a damaged one is none to go back to
+                kept.append(self._sound.get(name) or load_checkpoint(self.root, name))
+        kept = [checkpoint for checkpoint in kept if int(checkpoint.meta.get("cutoff") or 0) <= to]
+        serving = _that_serve(kept, None)
+        after = Manifest(
+            generation=self._next_generation(manifest),
+            promoted_at=now,
+            entries=tuple((checkpoint.name, checkpoint.symbols) for checkpoint in serving),
+        )
+        self._publish(after)
+        return self._serves(Current(after.generation, now, serving, refused))
+
     def history(self) -> list[dict[str, Any]]:
         """The generations kept, newest first.
 

@@ -145,6 +145,10 @@ class ForecastCache:
         """Drop the entries of some coins, or all. Returns how many there were; `StoreError`: nothing was dropped."""
         return self._drop(list(self._entries) if symbols is None else [s for s in dict.fromkeys(symbols) if s in self._entries])
 
+    def set_aside(self, latest: int) -> int:
+        """Drop what was made at, or of, a time later than ``latest``."""
+        return self._drop([symbol for symbol, entry in self._entries.items() if max(entry.cutoff, entry.issued) > latest])
+
     def expire(self, now: int, *, grace: int = GRACE_MS) -> int:
         """Drop what expired more than ``grace`` ms ago."""
         return self._drop([symbol for symbol, entry in self._entries.items() if entry.expires + grace < now])

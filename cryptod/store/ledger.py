@@ -9,7 +9,8 @@ so that they are in the order of their time:
     scores      the losses of all the forecasters, and where the outcomes fell
     unscored    nothing but the keys of the issues that have no score yet: LMDB touches the pages of a record, 30 kB
                 of them, whenever its key is passed, so who looks for something must have less to look through
-    counters    the last ``seq``: one more with every issue, also after old ones were pruned
+    counters    the last ``seq``: one more with every issue, also after old ones were pruned; and a mark for each issue that was set
+                aside, because it was made at a time that had not come: it stays as it was issued, and nobody is shown it
 
 Figures are rounded (`round_issue`) *before* they are shown to anybody, so what is kept is what was shown, to the last
 bit. What `append` has acknowledged is on disk.
@@ -44,6 +45,8 @@ OUTCOME_BITS: Final = 13
 
 _KEY: Final = struct.Struct(">QQ")
 _SEQ: Final = b"seq"
+_ASIDE: Final = b"aside"
+"""Opens the key of a mark; the issue's own key follows."""
 _CHUNK: Final = 16
 """Records read or deleted in one transaction."""
 
@@ -122,6 +125,34 @@ class Ledger:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self.damaged = 0
+        self._aside = self._marks()
+
+    def _marks(self) -> frozenset[bytes]:
+        with self._environment.read(lend=True) as txn:
+            return frozenset(bytes(key[len(_ASIDE) :]) for key, _ in txn.scan("counters", _ASIDE, _ASIDE + b"\xff"))
+
+    def set_aside(self, after: int, horizon: int) -> int:
+        """Mark the issues with a cutoff later than ``after``: they are kept, but neither read nor scored any more. Returns how many.
+
+        Scores that took in outcomes of a later time (an issue's last outcome is known ``horizon`` ms on) are deleted, and their
+        issues wait to be scored again.
+        """
+
+        def change(txn: Transaction) -> int:
+            first = _KEY.pack(max(0, after + 1), 0)
+            marked = [key for key, _ in txn.scan("issues", first) if key not in self._aside]
+            for key in marked:
+                txn.put("counters", _ASIDE + key, b"")
+                txn.delete("unscored", key)
+            for key in [key for key, _ in txn.scan("scores", _KEY.pack(max(0, after + 1 - horizon), 0))]:
+                txn.delete("scores", key)
+                if key < first and txn.get("issues", key) is not None:
+                    txn.put("unscored", key, b"")
+            return len(marked)
+
+        count = self._environment.write(change)
+        self._aside = self._marks()
+        return count
 
     def append(self, issue: Issue, references: Mapping[str, Float32] | None = None) -> int:
         """Keep an issue, and what the references said (name -> float32 [N, H, 9]), in one step.
@@ -165,7 +196,7 @@ class Ledger:
             if found is None:
                 return None
             before = found[0]
-            if (issue := self._decoded(*found, _issue)) is not None:
+            if before not in self._aside and (issue := self._decoded(*found, _issue)) is not None:
                 return issue
 
     def references(self, cutoff: int, seq: int) -> dict[str, Float32]:
@@ -209,7 +240,8 @@ class Ledger:
     def keys(self, start: int, end: int) -> list[tuple[int, int]]:
         """(cutoff, seq) of the issues with ``start <= cutoff < end``, oldest first."""
         with self._environment.read(lend=True) as txn:
-            return [_pair(key) for key, _ in txn.scan("issues", _KEY.pack(max(0, start), 0), _KEY.pack(max(0, end), 0))]
+            keys = [key for key, _ in txn.scan("issues", _KEY.pack(max(0, start), 0), _KEY.pack(max(0, end), 0))]
+        return [_pair(key) for key in keys if key not in self._aside]
 
     def scored(self, start: int, end: int, symbols: Collection[str] | None = None) -> Iterator[tuple[Issue, Score]]:
         """As `scores`, each with its issue: the same coins in the same order."""
@@ -235,13 +267,14 @@ class Ledger:
         """Note the issues without a score that are not noted, as in a ledger of before there were notes; how many. Cheap if none is."""
 
         def change(txn: Transaction) -> int:
-            missing = [key for key, _ in txn.scan("issues") if txn.get("scores", key) is None and txn.get("unscored", key) is None]
+            keys = [key for key, _ in txn.scan("issues") if key not in self._aside]
+            missing = [key for key in keys if txn.get("scores", key) is None and txn.get("unscored", key) is None]
             for key in missing:
                 txn.put("unscored", key, b"")
             return len(missing)
 
         with self._environment.read(lend=True) as txn:
-            if txn.count("unscored") + txn.count("scores") >= txn.count("issues"):
+            if txn.count("unscored") + txn.count("scores") + len(self._aside) >= txn.count("issues"):
                 return 0
         return self._environment.write(change)
 
@@ -253,6 +286,7 @@ class Ledger:
         self._delete("references", max(before, references_before or 0))
         self._delete("unscored", before)
         self._delete("scores", before)
+        self._delete("counters", before, _ASIDE)
         return self._delete("issues", before)
 
     def stats(self) -> dict[str, int]:
@@ -278,6 +312,8 @@ class Ledger:
             with self._environment.read() as txn:
                 found = list(islice(txn.scan(database, key, stop), _CHUNK))
             for key, record in found:
+                if key in self._aside:
+                    continue
                 if (
                     wanted is not None
                     and self._decoded(key, record, lambda at, data: wanted.isdisjoint(header(data, at)["symbols"])) is not False
@@ -302,12 +338,12 @@ class Ledger:
             self.damaged += 1
             return None
 
-    def _delete(self, database: str, before: int) -> int:
+    def _delete(self, database: str, before: int, prefix: bytes = b"") -> int:
         deleted = 0
-        stop = _KEY.pack(max(0, before), 0)
+        stop = prefix + _KEY.pack(max(0, before), 0)
 
         def change(txn: Transaction) -> int:
-            keys = [key for key, _ in islice(txn.scan(database, b"", stop), _CHUNK)]
+            keys = [key for key, _ in islice(txn.scan(database, prefix, stop), _CHUNK)]
             return sum(txn.delete(database, key) for key in keys)
 
         while count := self._environment.write(change):

@@ -51,6 +51,8 @@ class CollectOrder(msgspec.Struct, tag="collect", frozen=True, kw_only=True):
     select_universe: bool
     """Ask the exchange which coins to follow; otherwise ``symbols`` are followed."""
     symbols: tuple[str, ...] = ()
+    held_to: int = 0
+    """Close time of the newest hour that the store may hold: if that lies in the future, a clock was ahead, and the hours are dropped."""
     pace: float = 1.0
     """How many times faster than life the clock runs, which the exchange shares if it is a simulated one."""
 
@@ -143,6 +145,8 @@ class CollectDone(msgspec.Struct, tag="collected", frozen=True, kw_only=True):
     """Close time of the newest candle that was asked for: the newest that is closed by this machine's clock and by the exchange's."""
     skew_ms: int
     """How far the exchange's clock is ahead of this machine's."""
+    dropped: bool = False
+    """Whether candles of hours that have not come were found and dropped."""
     new_candles: int
     revised_candles: int
     requests: int
