@@ -60,6 +60,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "model_fallback": {"fallback": 60},
     "drift": {"drift": "coverage of the 80 % intervals 1 h ahead fell to 49 % in the last 17 h; lately it is 52 %"},
     "clock_was_ahead": {"taken_back": "a clock was ahead: 3 issues of forecasts and 1 models of a time that had not come are set aside"},
+    "coins_missing": {"followed": 0, "trained": 0, "models": 4},
     "market_outage": {"outage": "none of the 12 coins has traded for 6 h: their prices are not known"},
     "coverage_off": {"coverage": "the 80 % intervals 1 h ahead held in 71 % of the last weeks' cases: they are too narrow"},
     "checkpoint_damaged": {"refused_checkpoints": {"a": "bad checksum"}},
