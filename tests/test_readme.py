@@ -15,8 +15,8 @@ FLOORS = ("backtest", "daemon", "worker", "training", "report", "forecast", "ing
 PACKAGES = ("cryptod", *(f"cryptod/{name}" for name in FLOORS), "ctl")
 OTHERS = """models/             shipped base models (weights and meta data, no code)
 etc/                cryptod.toml: every key, commented, at its default
-packaging/          systemd/ (units, sysusers, tmpfiles), pages/ (manual pages and completions), debian/ (the package), container/ (an image)
-tests/              test_<module>.py; integration/ (real processes), systemd/ (a real systemd in a box), bench/, demo.py"""
+packaging/          systemd/ (units, sysusers, tmpfiles), pages/ (manual pages, completions), debian/ (a package), container/ (an image)
+tests/              test_<module>.py; integration/ (real processes), systemd/ (systemd in a box), fresh/ (a new Debian), bench/, demo.py"""
 BLOCK = re.compile(r"(### The tree\n\n```text\n)(.*?)(\n```)", re.DOTALL)
 
 
