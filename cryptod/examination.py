@@ -41,6 +41,8 @@ class Answer:
     last: int
     first: int
     quiet: Int64
+    unit: str
+    """What the open times look like if they cannot be UTC milliseconds, see `misread`."""
 
 
 def examine(rows: Sequence[Sequence[Any]] | Float64, closed: int, timeframe: Timeframe) -> Answer:
@@ -84,7 +86,7 @@ def examine(rows: Sequence[Sequence[Any]] | Float64, closed: int, timeframe: Tim
     keep = ~np.isin(times, list(refused))
     keep[again] = False
     quiet = quiet[~np.isin(quiet, list(refused))]
-    return Answer(times[keep], values[keep], refused, len(rows), last, first, quiet)
+    return Answer(times[keep], values[keep], refused, len(rows), last, first, quiet, misread(table[whole, 0]))
 
 
 def misread(times: Float64) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryptod.examination import examine, named
+from cryptod.examination import examine, misread, named
 from cryptod.market import CLOSE, HIGH, HOUR, LOW, OPEN, VOLUME
 
 START = 1_700_000_400_000 // HOUR.ms * HOUR.ms
@@ -102,3 +102,36 @@ def test_whatever_the_rows_are_what_is_believed_is_sound(rows: list[Any]) -> Non
     assert (np.diff(answer.open_times) > 0).all()
     assert (answer.open_times % HOUR.ms == 0).all()
     assert (answer.open_times + HOUR.ms <= CLOSED).all()
+
+
+@pytest.mark.parametrize("price", [None, 0, 0.0, float("nan")])
+def test_a_row_without_prices_and_volume_says_that_there_was_no_trade(price: float | None) -> None:
+    answer = examine([row(0), [START + HOUR.ms, *4 * [price], 0], row(2)], CLOSED, HOUR)
+    assert answer.quiet.tolist() == [START + HOUR.ms]
+    assert answer.refused == {}
+    assert examine([[START, *4 * [price], 1.0]], CLOSED, HOUR).refused != {}, "a volume without a price is no such row"
+
+
+def test_a_row_without_prices_beside_a_candle_of_the_same_hour_contradicts_it() -> None:
+    answer = examine([row(0), [START, 0, 0, 0, 0, 0]], CLOSED, HOUR)
+    assert answer.refused == {START: "two candles that contradict each other"}
+    assert len(answer.quiet) == len(answer.open_times) == 0
+
+
+def test_a_row_within_the_newest_closed_hour_is_off_the_grid_and_not_still_open() -> None:
+    """An open time of 08:28:15 in the hour that closed at 09:00."""
+    answer = examine([row(8), [START + 9 * HOUR.ms + 1_695_000, *row(9)[1:]]], CLOSED, HOUR)
+    assert answer.refused == {START + 9 * HOUR.ms: "a candle off the grid"}
+    assert (answer.first, answer.last) == (START + 8 * HOUR.ms, START + 9 * HOUR.ms)
+
+
+def test_a_row_off_the_grid_takes_nothing_from_the_candle_of_its_hour() -> None:
+    answer = examine([row(3), [START + 3 * HOUR.ms + 1_695_000, *row(3, close=10.5)[1:]]], CLOSED, HOUR)
+    assert answer.open_times.tolist() == [START + 3 * HOUR.ms]
+    assert answer.refused == {}
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(1, ""), (1e-3, "seconds"), (1e3, "microseconds"), (1e6, "nothing that is known")])
+def test_times_in_another_unit_are_told(factor: float, unit: str) -> None:
+    assert examine([[START * factor, *row(0)[1:]]], CLOSED, HOUR).unit == (unit if factor < 1e4 else "")
+    assert misread(np.array([START * factor])) == (unit if factor < 1e4 else "nanoseconds")

@@ -56,7 +56,13 @@ def test_coins_of_the_model_share_by_weight_and_a_coin_of_a_reference_is_the_ref
 
 
 def test_the_page_is_written_from_what_was_found(tmp_path: Path) -> None:
-    figures = {"forecasts": 188, "refused": {"no model yet": 4}, "drift": ["2023-04-01 07:00: it rose"], "crps_e4": {}}
+    figures = {
+        "forecasts": 188,
+        "refused": {"no model yet": 4},
+        "drift": ["2023-04-01 07:00: it rose"],
+        "crps_e4": {},
+        "left_out": {"A-USDT.csv.gz": "3 of 90 rows, the first in line 7: not a number"},
+    }
     page.write(tmp_path / "report.html", found(), figures)
     text = (tmp_path / "report.html").read_text()
     assert "Backtest, 2023-04-01 to 2023-04-02" in text

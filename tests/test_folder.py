@@ -101,3 +101,56 @@ def test_real_candles_show_their_delistings_halts_and_late_listings() -> None:
     outage = 1_679_662_800_000  # 2023-03-24 13:00, the exchange was down for an hour
     assert len(market.candles("BTC/USDT", outage, outage + HOUR.ms)[0]) == 0
     assert market.trading("BTC/USDT", outage)
+
+
+def plain(folder: Path, name: str, *lines: str) -> None:
+    with gzip.open(folder / f"{name}.csv.gz", "wt") as file:
+        file.write("\n".join([HEADER, *lines]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit"), [(1000, "microseconds"), (0.001, "seconds"), (1_000_000, "nanoseconds"), (0.1, "nothing that is known")]
+)
+def test_times_that_are_no_milliseconds_are_refused_with_file_line_and_a_guess(tmp_path: Path, factor: float, unit: str) -> None:
+    plain(tmp_path, "AAA-USDT", *(f"{int((START + hour * HOUR.ms) * factor)},1.5,2,1.25,1.75,1" for hour in range(3)))
+    with pytest.raises(DataError, match=rf"AAA-USDT.csv.gz, line 2: times look like {unit}; expected UTC milliseconds"):
+        FolderMarket(tmp_path)
+
+
+def test_a_file_that_changes_its_unit_is_refused_at_the_line_where_it_does(tmp_path: Path) -> None:
+    plain(tmp_path, "AAA-USDT", f"{at(0)},1,2,1,2,1", f"{at(1)},1,2,1,2,1", f"{at(2) * 1000},1,2,1,2,1")
+    with pytest.raises(DataError, match="line 4: times look like microseconds"):
+        FolderMarket(tmp_path)
+
+
+def test_a_bad_file_and_an_odd_name_leave_the_rest_of_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, "AAA-USDT", [0, 1, 2])
+    plain(tmp_path, "BBB-USDT", f"{at(0) * 1000},1,2,1,2,1")
+    write(tmp_path, "-usdt", [0, 1])
+    write(tmp_path, "CCC-USDT", [2, 1])
+    (tmp_path / "DDD-USDT.csv.gz").write_bytes(b"no gzip")
+    market = FolderMarket(tmp_path)
+    assert [listing.symbol for listing in market.listings] == ["AAA/USDT"]
+    assert list(market.left_out) == ["-usdt.csv.gz", "BBB-USDT.csv.gz", "CCC-USDT.csv.gz", "DDD-USDT.csv.gz"]
+    assert all(why.startswith("the whole file: ") for why in market.left_out.values())
+    assert "microseconds" in market.left_out["BBB-USDT.csv.gz"]
+    with pytest.raises(DataError, match="not sorted"):  # a bad file that is asked for is an error
+        FolderMarket(tmp_path, ("AAA/USDT", "CCC/USDT"))
+
+
+@pytest.mark.parametrize("name", ["kBONK-USDT", "币安人生-USDT"])
+def test_names_of_any_script_refuse_no_folder(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "AAA-USDT", [0, 1, 2])
+    write(tmp_path, name, [0, 1])
+    market = FolderMarket(tmp_path)
+    assert "AAA/USDT" in [listing.symbol for listing in market.listings]
+
+
+def test_rows_that_cannot_be_are_left_out_with_the_first_line_and_its_flaw(tmp_path: Path) -> None:
+    sound = [f"{at(hour)},1.5,2,1.25,1.75,1" for hour in range(6)]
+    plain(tmp_path, "AAA-USDT", sound[0], f"{at(1)},-1,2,1,2,1", f"{at(2) + 1_695_000},1,2,1,2,1", sound[3], f"{at(4)},soon,,1,2", sound[5])
+    plain(tmp_path, "BBB-USDT", sound[0], f"{at(1)},,,,,0", f"{at(2)},0,0,0,0,0", f"{at(3)},null,null,null,null,0", sound[4])
+    market = FolderMarket(tmp_path)
+    assert market.candles("AAA/USDT", at(0), at(9))[0].tolist() == [at(0), at(3), at(5)]
+    assert market.left_out == {"AAA-USDT.csv.gz": "3 of 6 rows, the first in line 3: a price that is not above 0"}
+    assert market.candles("BBB/USDT", at(0), at(9))[0].tolist() == [at(0), at(4)], "no price and no volume: no trade"

@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
     progress.end()
     results.trainings = replay.trainings
     results.settings = " ".join(sys.argv[1:])
-    figures = results.summary() | replay.summary() | {"seconds": round(time.monotonic() - began, 1)}
+    figures = results.summary() | replay.summary() | {"left_out": history.left_out, "seconds": round(time.monotonic() - began, 1)}
     if arguments.report:
         from cryptod.backtest import page
 
@@ -181,6 +181,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
     served = ", ".join(f"{name} {count:,}" for name, count in figures["served_by"].items() if count)
     found += ["", f"Batches: {batches}", f"Served by: {served}", f"Crossings {figures['crossings']}, not finite {figures['not_finite']}"]
     found += [f"Drift, {text}" for text in figures["drift"]]
+    found += [f"Left out of {name}: {why}" for name, why in figures["left_out"].items()]
     if figures["refused"]:
         found.append(
             "Hours of coins without a forecast: " + ", ".join(f"{count:,} ({reason})" for reason, count in figures["refused"].items())

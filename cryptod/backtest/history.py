@@ -27,6 +27,8 @@ class History:
         if not folder.is_dir():
             raise DataError(f"{folder} is no folder", hint="it has to hold files like BTC-USDT.csv.gz with ts,open,high,low,close,volume")
         self._market = FolderMarket(folder, tuple(parse_symbol(symbol) for symbol in symbols))
+        self.left_out = self._market.left_out
+        """Name of a file -> which of its rows were not believed, or that none was, and why."""
         self.symbols = tuple(listing.symbol for listing in self._market.listings)
         self.start, self.end = HOUR.floor(self._market.first), self._market.end
         whole = [self._market.candles(symbol, self.start, self.end) for symbol in self.symbols]

@@ -23,12 +23,12 @@ def write(path: Path, results: Results, figures: Mapping[str, Any]) -> None:
     write_report(path, dataclasses.replace(results.judged(), settings=settings, shares=shares(results)))
 
 
-_TOLD = ("forecasts", "drift", "refused", "crossings", "not_finite", "seconds", "seconds_training")
+_TOLD = ("forecasts", "drift", "refused", "left_out", "crossings", "not_finite", "seconds", "seconds_training")
 
 
 def _said(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return plain(value)
+        return plain(value) or "nothing"
     return "; ".join(value) or "no alarm" if isinstance(value, list) else value
 
 

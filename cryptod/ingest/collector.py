@@ -278,7 +278,12 @@ class _Run:
                 log.info("the exchange refuses hours that are too old, perhaps", symbol=symbol, since=_date(since), error=error.message)
                 since = older = younger
             else:
-                since = history.take(examine(rows, self._end, self._timeframe), since, count, limit)
+                answer = examine(rows, self._end, self._timeframe)
+                if answer.unit and not len(answer.open_times):
+                    raise ExchangeError(
+                        f"{self._order.exchange} gave candles of {symbol} whose times look like {answer.unit}; expected UTC milliseconds"
+                    )
+                since = history.take(answer, since, count, limit)
                 if older is not None and (older := history.oldest()) is not None:
                     since = older
 

@@ -65,6 +65,7 @@ class History:
         self._tries = np.zeros(hours, np.uint8)  # rounds that wanted the hour
         self._counted = np.zeros(hours, np.bool_)  # reached by an answer of this round
         self._weighed = np.zeros(hours, np.bool_)  # absent from an answer of this round
+        self._refusals = 0
         self._second = False  # whether a round of doubts is on
         self._times: list[Int64] = []
         self._values: list[Float64] = []
@@ -182,17 +183,18 @@ class History:
 
     def too_old(self, since: int, count: int) -> int | None:
         """The exchange refused the question. Where to go on (open time) if that can be because the hours are too old; else None."""
-        step, hours = self.timeframe.ms, len(self._status)
-        asked, known = (since - self.start) // step, hours - self._paging.accepted
-        if asked >= known:  # it has answered older questions
-            return None
+        step, hours, paging = self.timeframe.ms, len(self._status), self._paging
+        asked, end = (since - self.start) // step, (since - self.start) // step + count
+        known = hours - max(1, paging.accepted)
+        if asked >= known or (paging.refused and not paging.accepted and not self._refusals):
+            return None  # it has answered older questions, or refuses whatever is asked
         self._tries[asked] = TRIES
-        self._paging.too_old(hours - asked)
-        end = asked + count
-        if self._paging.accepted:
+        self._refusals += 1
+        paging.too_old(hours - asked)
+        if paging.accepted:
             return min(self.start + end * step, self.oldest() or self.start + known * step)
         self._asked[asked:end] = True  # to come back to, once it is known what is answered
-        return self.start + end * step if end < hours else None
+        return self.start + (end if end < hours else (asked + 1 + known) // 2) * step
 
     def oldest(self) -> int | None:
         """Open time half way between the hours that are refused as too old and those that are not; None if there are none between."""

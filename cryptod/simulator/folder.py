@@ -1,7 +1,7 @@
 """A market out of a folder of candle files, ``<BASE-QUOTE>.csv.gz`` with columns ts,open,high,low,close,volume.
 
-Knows files and candles. Knows neither HTTP nor clocks. The files are read where they lie; `write_folder` writes such a folder from
-any market.
+Knows files and candles. Knows neither HTTP nor clocks. The files are read where they lie, and their rows are examined as an exchange's
+answers are; `write_folder` writes such a folder from any market.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cryptod.errors import DataError
+from cryptod.examination import examine, misread
 from cryptod.market import CLOSE, HOUR, OPEN, VOLUME, Float64, Int64, Panel, parse_symbol
 from cryptod.simulator.listing import OUTAGE_HOURS, Listing, Market, panel_of
 
@@ -31,7 +32,8 @@ class Tape:
 class FolderMarket:
     """The pairs of a folder. A pair is listed from its first candle on, and trades while it has candles (see `OUTAGE_HOURS`).
 
-    ``symbols`` picks some of them. Raises `DataError` for a folder without candles or a damaged file.
+    ``symbols`` picks some of them. ``left_out``: name of a file -> which of its rows were not believed, or that none was, and why.
+    Raises `DataError` for a folder without candles, and if a file that ``symbols`` names is missing or bad.
     """
 
     def __init__(self, folder: Path, symbols: tuple[str, ...] = ()) -> None:
@@ -40,7 +42,24 @@ class FolderMarket:
         if not paths or not set(wanted) <= set(paths):
             lacking = ", ".join(sorted(set(wanted) - set(paths))) or "any file named BASE-QUOTE.csv.gz"
             raise DataError(f"no candles in {folder} of {lacking}", hint="point to a folder of candle files")
-        self._tapes = {parse_symbol(symbol): _read(paths[symbol]) for symbol in wanted}
+        self.left_out: dict[str, str] = {}
+        self._tapes: dict[str, Tape] = {}
+        bad: DataError | None = None
+        for name in wanted:
+            try:
+                symbol = parse_symbol(name)
+                tape, flaws = _read(paths[name])
+            except DataError as error:
+                if symbols:
+                    raise
+                bad = bad or error
+                self.left_out[paths[name].name] = f"the whole file: {error.message}"
+                continue
+            self._tapes[symbol] = tape
+            if flaws:
+                self.left_out[paths[name].name] = flaws
+        if bad is not None and not self._tapes:
+            raise bad
         self.first = min(int(tape.times[0]) for tape in self._tapes.values())
         self.end = max(int(tape.times[-1]) for tape in self._tapes.values()) + HOUR.ms
         self.listings: tuple[Listing, ...] = tuple(_listing(symbol, tape) for symbol, tape in self._tapes.items())
@@ -64,20 +83,61 @@ class FolderMarket:
         return now < times[after - 1] + HOUR.ms or bool(times[after] - times[after - 1] <= OUTAGE_HOURS * HOUR.ms)
 
 
-def _read(path: Path) -> Tape:
+def _read(path: Path) -> tuple[Tape, str]:
+    """The candles of a file, and what is to be said of rows that were not believed (nothing, as a rule)."""
     try:
-        with gzip.open(path, "rt", encoding="ascii") as lines:
-            if lines.readline().strip() != HEADER:
+        with gzip.open(path, "rt", encoding="ascii") as file:
+            if file.readline().strip() != HEADER:
                 raise DataError(f"{path} does not begin with {HEADER}")
-            table = np.loadtxt(lines, delimiter=",", ndmin=2)
+            lines = file.read().splitlines()
     except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}", hint="candle files are gzipped CSV") from error
-    if table.shape[0] == 0 or table.shape[1] != 6:
+    table = _table(lines)
+    times = table[:, 0]
+    odd = [row for row in range(len(times)) if misread(times[row : row + 1])] if misread(times) else []
+    if odd:
+        unit = misread(times[odd[:1]])
+        raise DataError(
+            f"{path}, line {odd[0] + 2}: times look like {unit}; expected UTC milliseconds", hint="convert the file's first column"
+        )
+    known = times[np.isfinite(times)]
+    if (np.diff(known) <= 0).any():
+        raise DataError(f"{path} is not sorted or not unique")
+    found = examine(table, 2**53, HOUR)
+    if not len(found.open_times):
         raise DataError(f"{path} has no candles")
-    times = table[:, 0].astype(np.int64)
-    if (np.diff(times) <= 0).any() or (times % HOUR.ms).any():
-        raise DataError(f"{path} is not sorted, not unique or not on the hour")
-    return Tape(times, np.ascontiguousarray(table[:, 1:]))
+    return Tape(found.open_times, np.ascontiguousarray(found.values)), _flaws(times, found.refused)
+
+
+def _table(lines: list[str]) -> Float64:
+    """float64 [n, 6]; NaN for whatever is no number."""
+    if not lines:
+        return np.empty((0, 6))
+    try:
+        table = np.loadtxt(lines, delimiter=",", ndmin=2, comments=None)
+        if table.shape == (len(lines), 6):
+            return table
+    except ValueError:
+        pass
+    return np.array([[*map(_number, (line.split(",") + 6 * [""])[:6])] for line in lines], np.float64)
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return np.nan
+
+
+def _flaws(times: Float64, refused: dict[int, str]) -> str:
+    """How many rows were not believed, and the first of them with its line."""
+    hours = np.where(np.isfinite(times), times - times % HOUR.ms, np.nan)
+    rows = np.flatnonzero(np.isin(hours, list(refused)) | np.isnan(hours))
+    if not len(rows):
+        return ""
+    row = int(rows[0])
+    flaw = "no time" if np.isnan(hours[row]) else refused[int(hours[row])]
+    return f"{len(rows)} of {len(times)} rows, the first in line {row + 2}: {flaw}"
 
 
 def _listing(symbol: str, tape: Tape) -> Listing:
