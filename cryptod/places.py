@@ -56,11 +56,11 @@ def user(environ: Mapping[str, str], uid: int) -> Place:
 def of_daemon(environ: Mapping[str, str], uid: int, pid: int) -> Place:
     """The place of a daemon that nothing was said to: a user's own without root, and where a user's systemd started it.
 
-    A system service that runs as a user of its own is known by the socket that systemd hands to it.
+    The system's service is known by the socket that systemd hands to it, and its user, whoever starts it, by the home folder.
     """
     if environ.get("LISTEN_PID") == str(pid):
         return user(environ, uid) if "MANAGERPID" in environ else SYSTEM  # which only a user's systemd sets
-    return SYSTEM if uid == 0 else user(environ, uid)
+    return SYSTEM if uid == 0 or _home(uid) == SYSTEM.state else user(environ, uid)
 
 
 def socket_of(path: str | os.PathLike[str] | None, name: str | None, environ: Mapping[str, str], uid: int) -> str:
@@ -112,12 +112,13 @@ def _folder(environ: Mapping[str, str], name: str, usual: str) -> str:
 
 
 def _home(uid: int) -> str:
+    """The home folder that the system knows; empty, which is the root, for a user that it does not know, as in a container."""
     import pwd
 
     try:
         return pwd.getpwuid(uid).pw_dir
     except KeyError:
-        raise ConfigError(f"user {uid} has no home folder", hint="set HOME, or storage.directory and socket.path") from None
+        return ""
 
 
 def _owner(path: str) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,8 +48,7 @@ def test_an_ordinary_users_daemon_has_its_files_in_the_xdg_folders() -> None:
     assert usual[:2] == ("/h/ann/.config/cryptod/cryptod.toml", "/h/ann/.local/state/cryptod")
     assert usual.socket == "/h/ann/.local/state/cryptod/cryptod.sock", "without a runtime folder"
     assert user({"HOME": "/h/ann", "XDG_STATE_HOME": "relative"}, 4_000_000).state == usual.state
-    with pytest.raises(ConfigError, match="has no home folder"):
-        user({}, 4_000_000)
+    assert user({}, 4_000_000).state == "/.local/state/cryptod", "a user that the system does not know may still set everything else"
 
 
 def test_whose_a_daemon_is_follows_from_who_starts_it() -> None:
@@ -59,6 +60,13 @@ def test_whose_a_daemon_is_follows_from_who_starts_it() -> None:
     assert of_daemon(handed, 1000, 8) == user(home, 1000), "the socket is another process's"
     assert of_daemon(handed | {"MANAGERPID": "5"}, 1000, 7) == user(home, 1000)
     assert of_daemon(handed | {"MANAGERPID": "5"}, 0, 7) == user(home, 0)
+
+
+def test_the_services_user_is_the_systems_also_without_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `sudo -u cryptod cryptod check-config`."""
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_dir="/var/lib/cryptod" if uid == 998 else "/h/ann"))
+    assert of_daemon({"HOME": "/h/ann"}, 998, 7) == SYSTEM
+    assert of_daemon({"HOME": "/var/lib/cryptod"}, 1000, 7) == user({"HOME": "/var/lib/cryptod"}, 1000)
 
 
 def test_a_users_configuration_is_read_and_a_copy_of_the_documented_one_does_not_name_the_systems_folders(tmp_path: Path) -> None:
