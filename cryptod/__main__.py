@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -84,11 +85,15 @@ def _config_path(arguments: argparse.Namespace) -> Path | None:
 
 def _check_config(arguments: argparse.Namespace) -> int:
     from cryptod.config import check_config, load
+    from cryptod.ingest import tried  # loads ccxt, which the daemon does not
 
     place = _place(arguments)
     if place.whose != SYSTEM.whose:
         print(f"# of {place.whose}; `sudo cryptod check-config` shows the system's")
-    print(check_config(load(_config_path(arguments), os.environ, place)), end="")
+    loaded = load(_config_path(arguments), os.environ, place)
+    exchange = loaded.config.exchange
+    warnings = (*loaded.warnings, *tried.check(exchange.id, exchange.market))
+    print(check_config(replace(loaded, warnings=warnings)), end="")
     return 0
 
 

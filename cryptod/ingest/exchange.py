@@ -110,7 +110,16 @@ class Exchange:
             {"enableRateLimit": True, "timeout": TIMEOUT_MS, "tokenBucket": {"delay": LOOK_S}}
         )
         self._ccxt = sys.modules["ccxt.base.errors"]
+        self._must_have(market)
         self._prepare(url, pace)
+
+    def _must_have(self, market: str) -> None:
+        """What ccxt says that the exchange has: markets of the kind that is meant, and their candles of an hour."""
+        has = self._client.has
+        if market == "spot" and not has.get("spot"):
+            raise ExchangeError(f"{self.name} has no spot markets", hint="choose another exchange (exchange.id)")
+        if not has.get("fetchOHLCV") or "1h" not in (self._client.timeframes or {}):
+            raise ExchangeError(f"{self.name} gives no candles of an hour", hint="choose another exchange (exchange.id)")
 
     def _prepare(self, url: str, pace: float) -> None:
         client = self._client
@@ -159,7 +168,7 @@ class Exchange:
             return None
         now = await self._ask("its time", self._client.fetch_time)
         if not isinstance(now, int) or now <= 0:
-            raise ExchangeError(f"{self.name} gave {_cleaned(repr(now))} for its time")
+            raise ExchangeError(f"{self.name} gave {transport.cleaned(repr(now))} for its time")
         return now
 
     async def load_markets(self) -> dict[str, bool]:
@@ -250,6 +259,38 @@ class Exchange:
         size = market.get("contractSize")
         return float(size) if isinstance(size, int | float) and 0 < size < 1e15 else None
 
+    async def rehearse(self) -> float:
+        """Ask for everything, with nothing sent: `ExchangeError` where ccxt wants a key or an argument.
+
+        Returns how many seconds ccxt's limiter puts between two questions for candles.
+        """
+        client, costs = self._client, [1.0]
+        pair = {"symbol": "BTC/USDT", "base": "BTC", "quote": "USDT", "baseId": "BTC", "quoteId": "USDT", "active": True, "info": {}}
+        kind = {"spot": True, "type": "spot", "contract": False}
+        if self._perpetuals:
+            kind = {"swap": True, "type": "swap", "contract": True, "linear": True, "settle": "USDT", "settleId": "USDT"}
+
+        async def sent(*_: object) -> dict[str, Any]:
+            return {}
+
+        async def spaced(cost: float | None = None) -> None:
+            costs[-1] += cost or 1.0
+
+        client.fetch, client.throttle = sent, spaced
+        questions = {"its time": client.fetch_time} if client.has.get("fetchTime") else {}
+        questions |= {"its markets": client.fetch_markets, "candles": lambda: client.fetch_ohlcv("BTC/USDT", "1h", 1_700_000_000_000, 24)}
+        for what, ask in questions.items():
+            if what == "candles":
+                client.set_markets([client.safe_market_structure({"id": "1", **pair, **kind})])
+            costs[-1] = 0.0
+            try:
+                await ask()
+            except (self._ccxt.AuthenticationError, self._ccxt.ArgumentsRequired) as error:
+                raise self._translated(what, error)[0] from error
+            except (self._ccxt.BaseError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                continue  # no answer is what it expects
+        return float(client.rateLimit) / 1000 * (costs[-1] or 1.0)
+
     # How it is asked
 
     async def _ask(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
@@ -299,7 +340,7 @@ class Exchange:
         """ccxt calls this with each response, before it looks at it."""
         body = body.strip()
         if status in (418, 429, 403, 451):
-            raise _Limited(status, _seconds(headers), any(word in body[:4000].lower() for word in _ELSEWHERE))
+            raise _Limited(status, transport.retry_after(headers), any(word in body[:4000].lower() for word in _ELSEWHERE))
         if status >= 500 or (status >= 400 and not body.startswith("{")):
             raise self._ccxt.ExchangeNotAvailable(f"HTTP status {status}")
         return body
@@ -346,7 +387,7 @@ class Exchange:
     def _translated(self, what: str, error: Exception) -> tuple[ExchangeError, bool]:
         """Our error, and whether it may pass by itself."""
         ccxt, asked = self._ccxt, f"{self.name} was asked for {what}"
-        text = _cleaned(str(error))
+        text = transport.cleaned(str(error))
         if isinstance(error, ccxt.BadSymbol):
             return UnknownSymbol(f"{asked} and does not know it"), False
         if isinstance(error, ccxt.RequestTimeout):
@@ -407,26 +448,11 @@ def _lean_import(name: str, packages: tuple[str, str]) -> bool:
     return True
 
 
-def _cleaned(text: str) -> str:
-    """An exchange's own words, on one line, cut short, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text[:1000].split()))[:200]
-
-
 def _redirected(urls: Any, url: str) -> Any:
     """The same tree of addresses with another scheme and host."""
     if isinstance(urls, dict):
         return {key: _redirected(value, url) for key, value in urls.items()}
     return url.rstrip("/") + urlsplit(urls).path if isinstance(urls, str) else urls
-
-
-def _seconds(headers: Mapping[str, str]) -> float | None:
-    for key, value in headers.items():
-        if key.lower() == "retry-after":
-            try:
-                return max(0.0, float(value))
-            except ValueError:
-                return None
-    return None
 
 
 def _spot(market: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ decoded. A redirect is followed to the same host over https only.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -87,3 +88,19 @@ def decoded(body: str) -> Any:
         if memory > MOST_MEMORY:
             raise Unwelcome(f"an answer that would take {memory >> 20} MB of memory")
     return msgspec.json.decode(body)
+
+
+def cleaned(text: str) -> str:
+    """An exchange's own words, on one line, cut short, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text[:1000].split()))[:200]
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the exchange asks to wait, if it says a number."""
+    for key, value in headers.items():
+        if key.lower() == "retry-after":
+            try:
+                return max(0.0, float(value))
+            except ValueError:
+                return None
+    return None
