@@ -34,6 +34,10 @@ suitable = @$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	$(1) -c 'import ensurepip, venv' 2>/dev/null \
 	|| { echo "$(1) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
+# $(call cost,PYTHON): a line about what torch costs there, where it is the build for graphics cards.
+cost = $(1) -Ic 'import importlib.metadata as m, sys; sys.exit("+cpu" not in m.version("torch"))' || echo "torch is the build for graphics cards:\
+ gigabytes more on the disk, and more memory while a child trains; TORCH_INDEX=<an index of CPU-only builds> takes the other" >&2
+
 # A line in a .pth file: setuptools' other way puts a finder into every start of Python, 15 ms that an installed cryptoctl does not pay.
 EDITABLE := -C editable_mode=compat -e
 
@@ -48,6 +52,7 @@ help: ## Say what can be made
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/pip $(INSTALL_TORCH)
 	$(BIN)/pip install -c constraints.txt $(EDITABLE) '.[daemon,client,test]'
+	@$(call cost,$(BIN)/python)
 	@touch $@
 
 # What serving is compared with: Debian's redis-tools hold the whole Redis server, and no service that would have to be stopped.
@@ -131,6 +136,7 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 	"$(NEW)/bin/python" -I -m pip install --no-deps --no-build-isolation --no-index .; \
 	find "$(NEW)/bin" -type f ! -name cryptod ! -name cryptoctl -delete; \
 	"$(NEW)/bin/python" -IB packaging/trim.py; \
+	$(call cost,"$(NEW)/bin/python"); \
 	"$(NEW)/bin/python" -EB packaging/pages/manual.py "$(DESTDIR)$(MANDIR)"; \
 	"$(NEW)/bin/python" -EB packaging/pages/completion.py $(foreach shell,bash zsh fish,$(shell) "$(DESTDIR)$($(shell)dir)"); \
 	sed -i '1s|.*|#!$(OPTDIR)/bin/python|' "$(NEW)/bin/cryptod" "$(NEW)/bin/cryptoctl"; \
