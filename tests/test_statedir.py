@@ -16,8 +16,8 @@ import msgpack
 import pytest
 
 from cryptod.daemon import statedir
-from cryptod.errors import ConfigError, StoreError
-from cryptod.store import forecasts, jobs
+from cryptod.errors import ConfigError, DamagedError, StoreError
+from cryptod.store import environment, forecasts, jobs
 from cryptod.store.candles import CandleStore
 from cryptod.store.environment import open_environment
 from cryptod.store.forecasts import ForecastCache
@@ -312,3 +312,32 @@ def test_on_a_full_disk_a_state_is_not_given_to_a_market_without_writing_it_down
         assert "free some space" in caught.value.hint
         (disk / "ballast").unlink()
         assert statedir.settle(disk, KRAKEN).others == ("binance-spot-USDT",)
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("nfs4", True), ("cifs", True), ("fuse.sshfs", True), ("ext4", False), ("9p", False)])
+def test_a_state_directory_on_a_network_s_file_system_is_refused(tmp_path: Path, kind: str, refused: bool) -> None:
+    device = tmp_path.stat().st_dev
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "20 1 0:4294967 / /elsewhere rw - nfs4 server:/other rw\n"
+        f"36 35 {os.major(device)}:{os.minor(device)} / /srv/state rw,noatime shared:1 - {kind} server:/exported rw\n"
+    )
+    if refused:
+        with pytest.raises(ConfigError, match=rf"lies on /srv/state, a file system of a network \({kind}\)"):
+            statedir.refuse_network(tmp_path, mounts)
+    else:
+        statedir.refuse_network(tmp_path, mounts)
+
+
+def test_each_folder_of_a_first_start_is_on_disk_and_so_is_what_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    for module in (statedir, environment):
+        monkeypatch.setattr(module, "sync_folder", lambda path: synced.append(path))
+    root = tmp_path / "var" / "state"
+    with contextlib.ExitStack() as stack:
+        statedir.lock(root, stack, 1)
+    assert synced == [root.parent, tmp_path]
+    environment.open_environment(root / "serving", databases=("x",), writer=True).close()
+    assert synced[2:] == [root]
+    environment.put_aside(root / "serving", root / "serving.damaged-1", DamagedError("torn", hint=""))
+    assert synced[3:] == [root]

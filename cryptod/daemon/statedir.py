@@ -25,6 +25,14 @@ from cryptod.store.files import TEMPORARY, read_file, replace_file, sync_folder
 from cryptod.store.jobs import JobStore
 from cryptod.worker.messages import known_market, market_name
 
+NETWORK: Final = frozenset(
+    {
+        "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "ceph", "lustre", "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs",
+        "fuse.rclone", "fuse.davfs", "davfs",
+    }
+)  # fmt: skip
+"""Types of file systems whose files other machines may change. 9p and virtiofs are left alone: containers and virtual machines have them
+for folders of their own host."""
 OTHERS: Final = "others"
 RECORD: Final = backup.MARKET
 PARTS: Final = ("candles", "checkpoints", "serving")
@@ -44,12 +52,16 @@ def lock(root: Path, stack: contextlib.ExitStack | contextlib.AsyncExitStack, pi
     Raises `StoreError` where the directory cannot be used, `ConfigError` where another daemon has it.
     """
     try:
+        made = [folder for folder in (root, *root.parents) if not folder.exists()]
         root.mkdir(mode=0o750, parents=True, exist_ok=True)
+        for folder in made:
+            sync_folder(folder.parent)
         handle = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "check its rights, or set storage.directory")
         raise StoreError(f"the state directory {root} cannot be used: {error.strerror}", hint=remedy) from error
     stack.callback(os.close, handle)
+    refuse_network(root)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -70,6 +82,23 @@ class Settled(NamedTuple):
     """Whether this market's earlier state was brought back."""
     others: tuple[str, ...]
     """The markets whose state is set aside."""
+
+
+def refuse_network(root: Path, mounts: Path = Path("/proc/self/mountinfo")) -> None:
+    """`ConfigError` where the state directory lies on a network's file system: LMDB's locks and mapped pages cannot be relied on there."""
+    try:
+        device = os.stat(root).st_dev
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return
+    for line in lines:  # proc(5): id, parent, major:minor, root, mount point, options, optional fields, "-", type, source
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split(" ", 1)[0]
+        if len(fields) > 4 and fields[2] == f"{os.major(device)}:{os.minor(device)}" and kind in NETWORK:
+            raise ConfigError(
+                f"the state directory {root} lies on {fields[4]}, a file system of a network ({kind}), where the stores can be damaged",
+                hint="set storage.directory to a folder on a disk of this machine",
+            )
 
 
 def settle(root: Path, wanted: Mapping[str, Any]) -> Settled:

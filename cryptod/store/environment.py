@@ -24,6 +24,7 @@ import lmdb
 from lmdb.verify import VerifyError, verify
 
 from cryptod.errors import DamagedError, StoreError
+from cryptod.store.files import sync_folder
 
 T = TypeVar("T")
 _madvise = ctypes.CDLL(None).madvise
@@ -237,7 +238,10 @@ def open_environment(
     """
     if writer:
         try:
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in made:
+                sync_folder(folder.parent)
         except OSError as error:
             raise StoreError(f"{path} cannot be made: {error.strerror}", hint="check the rights of the state directory") from error
     elif not (path / "data.mdb").exists():
@@ -423,6 +427,7 @@ def put_aside(path: Path, aside: Path, damage: DamagedError, *, replace: bool = 
         for old in aside.glob("*") if replace else ():
             old.unlink()
         path.rename(aside)
+        sync_folder(path.parent)
     except OSError as refused:
         raise StoreError(
             f"{damage.message}, and it cannot be put aside: {refused.strerror}", hint="check the disk and its rights"
