@@ -381,3 +381,63 @@ print(ccxt.kraken().id)
     modules, name = imports(code)
     assert int(modules) < 8
     assert name == "kraken"
+
+
+# Blocks, and words that an exchange chooses
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (451, '{"code": 0, "msg": "Service unavailable from a restricted location according to b. Eligibility."}'),
+        (451, ""),
+        (403, "<html>The Amazon CloudFront distribution is configured to block access from your country.</html>"),
+        (403, '{"error": "not available in your region"}'),
+    ],
+)
+async def test_a_country_that_is_not_served_is_named_as_such(status: int, body: str) -> None:
+    handler, asked = answers((status, body, {}))
+    async with serving(handler) as url, Exchange("binance", url) as exchange:
+        with pytest.raises(ExchangeError, match=rf"binance does not serve this country or network \(status {status}\)") as caught:
+            await exchange.time()
+    assert "exchange.id" in caught.value.hint
+    assert caught.value.retry_after == 3600
+    assert len(asked) == 1
+
+
+async def test_a_403_without_a_place_may_be_a_ban_or_a_country() -> None:
+    handler, _ = answers((403, "<html>Forbidden</html>", {}))
+    async with serving(handler) as url, Exchange("binance", url) as exchange:
+        with pytest.raises(ExchangeError, match="refuses this address: a ban, or it does not serve this country") as caught:
+            await exchange.time()
+    assert caught.value.retry_after == 300
+
+
+async def test_an_exchanges_words_are_cleaned_and_cut_in_an_error() -> None:
+    hostile = "\x1b]0;owned\x07\x9b31m\u202e" + "x" * 10_000
+    handler, _ = answers(
+        (400, json.dumps({"code": -1, "msg": hostile}), {}), (400, '{"code": -1, "msg": "\u202e' + "y" * 10_000 + '"}', {})
+    )
+    async with serving(handler) as url, Exchange("binance", url) as exchange:
+        for _ in range(2):
+            with pytest.raises(ExchangeError) as caught:
+                await exchange.time()
+            assert caught.value.message.isprintable()
+            assert len(caught.value.message) < 300
+
+
+async def test_pairs_with_hostile_names_are_left_out_at_the_border() -> None:
+    names = ["BTC", "\x1b]0;owned\x07", "EVIL\u202e", "A" * 10_000, "币安人生", "<img src=x>"]
+    symbols = [{"symbol": f"N{n}", "status": "TRADING", "baseAsset": name, "quoteAsset": "USDT"} for n, name in enumerate(names)]
+    handler, _ = answers((200, json.dumps({"symbols": symbols}), {}))
+    async with serving(handler) as url, Exchange("binance", url) as exchange:
+        assert sorted(await exchange.load_markets()) == ["BTC/USDT", "币安人生/USDT"]
+
+
+async def test_a_time_that_is_no_number_is_not_repeated_in_full() -> None:
+    handler, _ = answers((200, json.dumps({"serverTime": "\x1b[31m" + "9" * 10_000}), {}))
+    async with serving(handler) as url, Exchange("binance", url) as exchange:
+        with pytest.raises(ExchangeError) as caught:
+            await exchange.time()
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 300

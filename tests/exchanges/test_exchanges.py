@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from cryptod.ingest import collector
+from cryptod.ingest.exchange import Exchange
 from cryptod.market import CANDLE, NOT_FETCHED
 from cryptod.store.candles import CandleStore
 from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Report
@@ -93,3 +95,54 @@ def test_an_exchange_as_it_is_leaves_the_truth(shape: Shape, tmp_path: Path) -> 
             assert collected.wrong(later) == {}
             each = 2 if shape.window is not None else 1  # where a day is an answer, two hours may lie in two of them
             assert server.sent - before <= len(COINS) * each + 2 + spare
+
+
+def by_id(name: str) -> Shape:
+    return next(shape for shape in SHAPES if shape.id == name and shape.market == "spot")
+
+
+def backfilled(shape: Shape, path: Path) -> tuple[Server, CollectDone]:
+    now = int(time.time() * 1000) // H * H - 2 * H + 20 * MINUTE
+    with served(shape, World(now, (shape.months + 1) * MONTH, shape.quote, shape.name)) as server:
+        collected = Collected(server, path)
+        done = collected.run(now, select=True)
+        assert collected.wrong(now) == {}
+        return server, done
+
+
+def test_kraken_is_asked_about_as_often_as_it_has_coins(tmp_path: Path) -> None:
+    """It keeps 720 hours, one answer's worth. It was asked six times a coin once."""
+    server, _ = backfilled(by_id("kraken"), tmp_path)
+    assert len(server.asked) <= 2 * len(COINS) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "asked"), [("bullish", 100, 1000), ("btcmarkets", 200, 1000), ("bitbank", 24, 1000), ("mexc", 500, 1000)]
+)
+def test_an_exchange_that_gives_fewer_rows_than_ccxt_says_is_not_believed_to_be_quiet(
+    name: str, rows: int, asked: int, tmp_path: Path
+) -> None:
+    shape = by_id(name)
+    assert (shape.page, Exchange(name).page) == (rows, asked)
+    _, done = backfilled(replace(shape, months=1), tmp_path)
+    assert done.failed == {}
+
+
+@pytest.mark.parametrize("name", ["bybit", "woo"])
+def test_volumes_of_perpetual_futures_do_not_choose_spot_coins(name: str, tmp_path: Path) -> None:
+    """The shapes serve perpetual futures in the opposite order of volume."""
+    _, done = backfilled(replace(by_id(name), months=1), tmp_path)
+    assert done.symbols == tuple(f"{coin}/USDT" for coin in COINS)
+
+
+@pytest.mark.parametrize("name", ["phemex", "tokocrypto"])
+def test_what_ccxt_reads_in_a_market_is_there_in_the_next_run(name: str, tmp_path: Path) -> None:
+    shape = by_id(name)
+    now = int(time.time() * 1000) // H * H - 2 * H + 20 * MINUTE
+    with served(replace(shape, months=1), World(now, 2 * MONTH, shape.quote, shape.name)) as server:
+        collected = Collected(server, tmp_path)
+        collected.run(now, select=True)
+        server.shape = replace(server.shape, markets=())  # they are not asked for again
+        assert collected.run(now + H).failed == {}
+        assert server.unknown == []
+        assert collected.wrong(now + H) == {}
