@@ -80,10 +80,10 @@ def file_stem(symbol: str) -> str:
 
 
 def from_stem(stem: str) -> str:
-    """The symbol that `file_stem` was made of, or `DataError`. A linear future's settle currency is its quote currency."""
+    """What `file_stem` was made of; of another file's name no symbol. A linear future's settle currency is its quote currency."""
     rest, _, last = stem.rpartition("-")
     base, _, quote = rest.rpartition("-")
-    return parse_symbol(f"{base}/{quote}:{last}" if base and quote == last else f"{rest}/{last}")
+    return f"{base}/{quote}:{last}" if base and quote == last else f"{rest}/{last}"
 
 
 def shown(text: str) -> str:

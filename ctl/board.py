@@ -84,7 +84,7 @@ class Board:
 
     def shown(self) -> list[Map]:
         """The coins that pass the filter, in the order that is wanted."""
-        wanted = [row for row in self.rows if self.filter.upper() in row["symbol"]]
+        wanted = [row for row in self.rows if self.filter.casefold() in row["symbol"].casefold()]
         return sorted(wanted, key=SORTS[self.sort][1], reverse=self.reverse)
 
     def move(self, steps: int) -> None:

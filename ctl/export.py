@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final, Protocol
 
 from cryptod.errors import CryptodError, MissingPackage
+from cryptod.symbol import spelling, spellings
 from cryptod.tables import TIMES, Columns, rows
 from ctl import files
 from ctl.heard import document
@@ -148,8 +149,8 @@ def write(chunks: Iterable[Columns], writer: Writer) -> tuple[int, set[str]]:
 
 def without_rows(asked: Iterable[str], symbols: Iterable[str]) -> list[str]:
     """The coins, as they were typed, that are not among those of the rows."""
-    spellings = {spelling for symbol in symbols for spelling in (symbol.replace("/", ""), symbol.partition("/")[0])}
-    return [name for name in asked if re.sub(r"[\s/_:.-]", "", name.upper()) not in spellings]
+    known = {text for symbol in symbols for text in spellings(symbol)}
+    return [name for name in asked if spelling(name) not in known]
 
 
 def export(session: Session, what: str, symbols: list[str] | None, since: str | int, until: str | int) -> int:

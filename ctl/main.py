@@ -363,9 +363,15 @@ VERBS: Final = {
 }  # fmt: skip
 GROUPS: Final = {verb.split()[0] for verb in VERBS if " " in verb}
 
+
+def _name(text: str) -> str:
+    """A coin's name as it was typed, in capitals but for names like kBONK."""
+    return text if text[:1].islower() and text != text.lower() else text.upper()
+
+
 FIELDS: Final[dict[str, dict[str, Any]]] = {
-    "symbols": {"metavar": "SYMBOL", "type": str.upper, "help": "a coin: BTC/USDT, btcusdt, btc-usdt or BTC"},
-    "symbol": {"metavar": "SYMBOL", "type": str.upper, "help": "one coin: BTC/USDT, btcusdt, btc-usdt or BTC"},
+    "symbols": {"metavar": "SYMBOL", "type": _name, "help": "a coin: BTC/USDT, btcusdt, btc-usdt or BTC"},
+    "symbol": {"metavar": "SYMBOL", "type": _name, "help": "one coin: BTC/USDT, btcusdt, btc-usdt or BTC"},
     "window": {"choices": tuple(WINDOWS), "help": "the last 7, 30 or 90 days (default: %(default)s)"},
     "kind": {"choices": JOB_KINDS, "help": "incremental: a timid update of the current models; full: new ones from months of candles"},
     "count": {"metavar": "N", "help": "how many (default: %(default)s)"},

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 from cryptod.errors import MissingPackage
 from ctl import files
 from ctl.plot import BANDS, HOUR_MS, Fan, bars, round_prices
-from ctl.units import PriceScale, percent, price, stamp
+from ctl.units import PriceScale, percent, price, quote_of, stamp
 
 Map = dict[str, Any]
 WIDTH, HEIGHT = 960, 520
@@ -43,7 +43,7 @@ class Shape(NamedTuple):
 def draw(forecast: Map, candles: Map) -> list[Shape]:
     """Candles, fan, axes and words."""
     fan = Fan(forecast, bars(candles, forecast["cutoff"], HISTORY))
-    quote = forecast["symbol"].partition("/")[2]
+    quote = quote_of(forecast["symbol"])
     scale = PriceScale(forecast["close"], quote)
     last, hours = fan.hours[-1], [hour / 4 for hour in range(int(4 * fan.hours[-1]) + 1)]
     prices = [fan.at(level, last) for level in BANDS[0]] + [end for bar in fan.history for end in (bar.low, bar.high)]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ctl.terminal import Screen, wrap
-from ctl.units import PriceScale, duration, percent, price, stamp
+from ctl.units import PriceScale, duration, percent, price, quote_of, stamp
 
 Map = dict[str, Any]
 BANDS = ((0.025, 0.975), (0.1, 0.9), (0.25, 0.75))
@@ -99,7 +99,7 @@ class Fan:
 def plot(forecast: Map, screen: Screen, candles: Map | None = None) -> list[str]:
     """Candles and fan as lines of text, as wide as the screen (at most 120 columns) and as high as fits."""
     fan = Fan(forecast)
-    quote = forecast["symbol"].partition("/")[2]
+    quote = quote_of(forecast["symbol"])
     scale = PriceScale(forecast["close"], quote)
     height = max(_MIN_HEIGHT, min(_MAX_HEIGHT, screen.height - 11))
     labels = [scale(fan.at(level, fan.hours[-1])) for level in (0.025, 0.5, 0.975)]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ctl.jobs import job_line
-from ctl.terminal import Screen, spark, wrap
-from ctl.units import PriceScale, about_left, ago, counted, duration, names, number, percent, price, size, stamp
+from ctl.terminal import Screen, columns, spark, wrap
+from ctl.units import PriceScale, about_left, ago, counted, duration, names, number, percent, price, quote_of, size, stamp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,11 +26,11 @@ SEVERITY_PAINT = {"ok": "green", "warning": "yellow", "error": "red"}
 
 def labelled(screen: Screen, rows: list[tuple[str, str]]) -> list[str]:
     """Names on the left, sentences on the right, wrapped under themselves."""
-    wide = max((len(name) for name, _ in rows), default=0) + 2
+    wide = max((columns(name) for name, _ in rows), default=0) + 2
     lines = []
     for name, text in rows:
         first, *rest = wrap(text, screen.width - wide) or [""]
-        lines.append(screen.paint(name, "bold") + " " * (wide - len(name)) + first)
+        lines.append(screen.paint(name, "bold") + " " * (wide - columns(name)) + first)
         lines += [" " * wide + line for line in rest]
     return lines
 
@@ -207,7 +207,7 @@ def forecast(reply: Map, screen: Screen, *, all_horizons: bool = False) -> list[
     flags: [str], age, stale, reason: str | nil, coverage: {50, 80, 95: share inside, outcomes} | nil}``
     """
     now = int(reply["issued"] + 1000 * reply["age"])
-    quote = reply["symbol"].partition("/")[2]
+    quote = quote_of(reply["symbol"])
     scale = PriceScale(reply["close"], quote)
     head = f"{screen.paint(reply['symbol'], 'bold')}  {price(reply['close'])} {quote} at {stamp(reply['cutoff'])}"
     lines = [f"{head}; forecast made {duration(reply['age'])} ago"]
@@ -253,7 +253,7 @@ def _brackets(screen: Screen, heads: list[str], rows: list[list[Any]], gap: int)
 
 
 def _widths(heads: list[str], rows: list[list[Any]]) -> list[int]:
-    return [max(len(head), *(len(row[i] if isinstance(row[i], str) else row[i][0]) for row in rows)) for i, head in enumerate(heads)]
+    return [max(len(head), *(columns(row[i] if isinstance(row[i], str) else row[i][0]) for row in rows)) for i, head in enumerate(heads)]
 
 
 def top(rows: list[Map], screen: Screen, now: int, *, by: str, horizon: int) -> list[str]:
@@ -293,7 +293,7 @@ def top(rows: list[Map], screen: Screen, now: int, *, by: str, horizon: int) -> 
             line[3:3] = day
         align = "><>><>>>><"
     lines += screen.table(table, align, heads)
-    quotes = sorted({row["symbol"].partition("/")[2] for row in rows})
+    quotes = sorted({quote_of(row["symbol"]) for row in rows})
     lines += ["", f"Close in {' or '.join(quotes)}; Path: the expected return over {len(rows[0]['path'])} h, all coins on one scale."]
     return [*lines, "* stale: `cryptoctl get` says why."] if any(row["stale"] for row in rows) else lines
 
@@ -418,10 +418,10 @@ def symbols(reply: Map, screen: Screen, now: int) -> list[str]:
         rows.append([coin["symbol"], stamp(coin["newest_close"], zone=False), coin["model"] or "-", (text, "yellow")])
     lines = screen.table(rows, "<<<<", ["Coin", "Candles to (UTC)", "Model", ""], fold=True)
     lines += ["", f"{counted(len(followed), 'coin')} followed, {len(reply['left_out'])} left out"]
-    wide = max((len(symbol) for symbol in reply["left_out"]), default=0)
+    wide = max((columns(symbol) for symbol in reply["left_out"]), default=0)
     for symbol, why in sorted(reply["left_out"].items()):
         first, *rest = wrap(why, screen.width - wide - 4) or [""]
-        lines += [f"  {symbol:<{wide}}  {first}", *(" " * (wide + 4) + line for line in rest)]
+        lines += [f"  {symbol}{' ' * (wide - columns(symbol))}  {first}", *(" " * (wide + 4) + line for line in rest)]
     return lines
 
 

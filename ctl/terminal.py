@@ -43,7 +43,7 @@ class Screen:
         """
         grid: list[list[tuple[str, str]]] = [[(head, "bold") for head in heads]] if heads else []
         grid += [[(clean(cell), "") if isinstance(cell, str) else (clean(cell[0]), cell[1]) for cell in row] for row in rows]
-        widths = [max((len(row[i][0]) for row in grid if i < len(row)), default=0) for i in range(len(align))]
+        widths = [max((columns(row[i][0]) for row in grid if i < len(row)), default=0) for i in range(len(align))]
         gap = gap if fold or sum(widths) + gap * (len(widths) - 1) <= self.width else 1
         before = sum(widths[:-1]) + gap * (len(widths) - 1)
         lines = []
@@ -51,10 +51,10 @@ class Screen:
             cells = []
             *first, (text, paint) = row
             for i, (cell, name) in enumerate(first):
-                pad = " " * (widths[i] - len(cell))
+                pad = " " * (widths[i] - columns(cell))
                 cells.append(pad + self.paint(cell, name) if align[i] == ">" else self.paint(cell, name) + pad)
             head, *more = (wrap(text, max(16, self.width - before)) if fold else [text]) or [""]
-            pad = " " * (widths[-1] - len(head)) if align[-1] == ">" else ""
+            pad = " " * (widths[-1] - columns(head)) if align[-1] == ">" else ""
             lines.append((" " * gap).join([*cells, pad + self.paint(head, paint)]).rstrip())
             lines += [" " * before + self.paint(line, paint) for line in more]
         return lines
@@ -81,12 +81,21 @@ def clean(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else " " if c in "\n\t" else "?" for c in text)
 
 
+def columns(text: str) -> int:
+    """How many columns of a terminal a text takes: 2 for a Chinese sign or a picture, none for a mark on a letter."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import category, east_asian_width
+
+    return sum(0 if category(letter) in ("Mn", "Me") else 2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
 def wrap(text: str, width: int, indent: str = "") -> list[str]:
     """Words in lines of at most ``width`` columns; the lines after the first begin with ``indent``."""
     lines, line = [], ""
     for joined in _TOGETHER.sub(lambda found: found[0].replace(" ", "\0"), clean(text)).split():
         word = joined.replace("\0", " ")
-        if line.strip() and len(line) + 1 + len(word) > width:
+        if line.strip() and columns(line) + 1 + columns(word) > width:
             lines.append(line)
             line = indent + word
         else:

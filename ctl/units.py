@@ -32,6 +32,11 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def quote_of(symbol: str) -> str:
+    """The currency in which a coin's prices are: USDT of BTC/USDT, and of the perpetual future BTC/USDT:USDT."""
+    return symbol.partition("/")[2].partition(":")[0]
+
+
 def about_left(seconds: float | None) -> str:
     """``, about 2 min 5 s left``, to stand behind how far something is; nothing where that is not known."""
     return "" if seconds is None else f", about {duration(seconds)} left"

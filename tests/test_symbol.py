@@ -47,7 +47,7 @@ def test_the_name_of_a_file_leads_back_to_its_symbol(symbol: str) -> None:
 @pytest.mark.parametrize("stem", ["", "BTC", "-", "-USDT", "BTC-", "..-..", "USDT-USDT-USDT-USDT-"])
 def test_a_file_with_an_odd_name_has_no_symbol(stem: str) -> None:
     with pytest.raises(DataError, match="is not a symbol"):
-        from_stem(stem)
+        parse_symbol(from_stem(stem))
 
 
 def test_a_future_has_three_parts_and_a_spot_pair_has_two() -> None:

@@ -6,7 +6,7 @@ the configuration too: who removes a coin that ``universe.include`` names does n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from cryptod.daemon.records import Records
@@ -41,12 +41,21 @@ class Amendments:
         """The coins that are not followed whatever their volume."""
         return tuple(symbol for symbol in dict.fromkeys((*configured, *self.removed)) if symbol not in self.added)
 
+    def rename(self, spelt: Mapping[str, str]) -> None:
+        """Take over the exchange's own spelling of names."""
+        added, removed = (tuple(dict.fromkeys(spelt.get(name, name) for name in names)) for names in (self.added, self.removed))
+        self._change(added, _without_all(removed, added))
+
     def _change(self, added: tuple[str, ...], removed: tuple[str, ...]) -> bool:
         if (set(added), set(removed)) == (set(self.added), set(self.removed)):
             return False
         self.added, self.removed = added, removed
         self._records.set(_RECORD, {"added": list(added), "removed": list(removed)})
         return True
+
+
+def _without_all(symbols: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(symbol for symbol in symbols if symbol not in others)
 
 
 def _without(symbols: tuple[str, ...], symbol: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from cryptod.config import Config
 from cryptod.daemon.amendments import Amendments
 from cryptod.daemon.records import Records
+from cryptod.daemon.symbols import spelt_out
 from cryptod.errors import CryptodError, LoadError, RequestError, StoreError, WorkerError
 from cryptod.logs import get_logger
 from cryptod.market import TIMEFRAMES
@@ -69,6 +70,8 @@ class Collection:
         """How far the exchange's clock was ahead of this machine's when it was last asked."""
         self.attempted_to = 0
         """The boundary that the last attempt, successful or not, was made for: training does not wait for longer than that."""
+        self.renewed: dict[str, int] = saved.get("renewed", {})
+        """Symbols behind which another coin stands since a close time (UTC ms)."""
         self.failed: dict[str, str] = {}
         self.error = ""
         self.store_failed = False
@@ -124,6 +127,12 @@ class Collection:
         self.left_out = {other: why for other, why in self.left_out.items() if other != symbol} | self._removed()
         self._save()
         return True
+
+    def meant(self, text: str) -> str:
+        """The symbol that is meant by what a person types, of a coin that nobody follows yet. `RequestError` if it cannot be one."""
+        quote = self.config.exchange.quote
+        settle = quote if self.config.exchange.market == "swap" else ""
+        return spelt_out(text, quote, settle)
 
     def _removed(self) -> dict[str, str]:
         return dict.fromkeys(self.amendments.removed, REMOVED)
@@ -242,6 +251,9 @@ class Collection:
         self.selected_at = min(self.selected_at, now)
         if selected:
             self.selected_at, self._select_again = now, False
+        self.amendments.rename(report.spelt)
+        self._included = tuple(report.spelt.get(symbol, symbol) for symbol in self._included)
+        self.renewed |= dict.fromkeys(report.renewed, report.collected_to)
         # What was added or removed meanwhile, the child did not know of.
         self.followed = tuple(symbol for symbol in report.symbols if symbol not in self.amendments.removed)
         late = set(self.amendments.added).difference(self._included)
@@ -267,6 +279,7 @@ class Collection:
                 "market": list(self._market.values()), "followed": list(self.followed), "left_out": self.left_out,
                 "selected_at": self.selected_at, "collected_to": self.collected_to,
                 "held_to": self.held_to,
+                "renewed": self.renewed,
             },
         )  # fmt: skip
 

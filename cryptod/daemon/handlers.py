@@ -25,7 +25,7 @@ from cryptod.daemon.dispatch import NOT_UNDERSTOOD, pack
 from cryptod.daemon.listening import Peer
 from cryptod.daemon.recent import MAX_HOURS
 from cryptod.daemon.service import Service
-from cryptod.daemon.symbols import LONGEST, spelt_out
+from cryptod.daemon.symbols import LONGEST
 from cryptod.daemon.wire import FRESH, answer
 from cryptod.errors import CryptodError, DataError, RequestError, StoreError
 from cryptod.market import parse_symbol
@@ -315,13 +315,13 @@ class Handlers:
 
     def symbols_add(self, request: Coin, _: Peer) -> dict[str, Any]:
         service = self._service
-        symbol = spelt_out(request.symbol, service.config.exchange.quote)
+        symbol = service.symbols.known(request.symbol) or service.collection.meant(request.symbol)
         changed = service.collection.add(symbol)
         return self._amended("a coin was added", symbol, changed)
 
     async def symbols_remove(self, request: Coin, _: Peer) -> dict[str, Any]:
         service = self._service
-        symbol = spelt_out(request.symbol, service.config.exchange.quote)
+        symbol = service.symbols.known(request.symbol) or service.collection.meant(request.symbol)
         known = (*service.collection.followed, *service.collection.left_out, *service.collection.unmet)
         if symbol not in known:
             service.symbols.find(request.symbol)  # says what is near
@@ -360,12 +360,11 @@ class Handlers:
         service, slices = self._service, _Slices(peer)
         symbols = None
         if request.symbols is not None:  # coins that were given up have a past too
-            quote = service.config.exchange.quote
             named = set()
             for i, text in enumerate(request.symbols[:MAX_SYMBOLS]):
                 if i % LOOK_EVERY == LOOK_EVERY - 1:
                     await slices.turn()
-                named.add(service.symbols.known(text) or spelt_out(text, quote))
+                named.add(service.symbols.known(text) or service.collection.meant(text))
             symbols = frozenset(named)
         async with service.reading.turn(peer.uid):
             return Ready(await service.exports.chunk(request.what, request.since, request.until, symbols, request.after))

@@ -6,7 +6,8 @@ Knows how symbols are spelt; the coins are given. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Mapping
 from typing import Final
 
 from cryptod.daemon.nearest import Nearest
@@ -50,7 +51,7 @@ class SymbolIndex:
             return found
         symbol = self._left_out.get(plain)
         if symbol is not None:
-            text, hint = f"{symbol} is not followed: {self._reasons[symbol]}", f"`cryptoctl symbols add {symbol}` follows it"
+            text, hint = f"{symbol} is not followed: {self._reasons[symbol]}", f"`cryptoctl symbols add {shlex.quote(symbol)}` follows it"
             raise RequestError("unknown_symbol", text, hint=hint)
         if not self.followed:
             raise RequestError("unknown_symbol", "no coin is followed yet", hint="the exchange is being asked: `cryptoctl status`")
@@ -63,23 +64,17 @@ class SymbolIndex:
         return [self._spellings[word] for word in self._near.find(base, 3)]
 
 
-def spelt_out(text: str, quote: str, settle: str = "", known: Iterable[str] = ()) -> str:
+def spelt_out(text: str, quote: str, settle: str = "") -> str:
     """The symbol that is meant by ``DOGE/USDT``, ``dogeusdt``, ``doge-usdt`` or ``doge`` where coins are followed against ``quote``.
 
-    One of ``known`` if it fits. Else capitals are assumed, but for names like ``kBONK``; the exchange's own spelling is
-    found out when it is asked. ``settle`` is the settle currency of perpetual futures. `RequestError` (bad_request) for
-    what cannot be a symbol.
+    For coins that nobody follows yet (`SymbolIndex.known` has the others). Capitals are assumed, but for names like ``kBONK``;
+    the exchange's own spelling is found out when it is asked. ``settle`` is the settle currency of perpetual futures.
+    `RequestError` (bad_request) for what cannot be a symbol.
     """
     hint = f"coins are followed against {quote}: name it like DOGE/{quote}, or DOGE alone"
     if len(text) > LONGEST:
         raise RequestError("bad_request", f"{shown(text)!r}... ({len(text)} characters) cannot be a coin's name", hint=hint)
     typed = text.strip()
-    listed = tuple(known)
-    if typed in listed:
-        return typed
-    found = _indexed(listed).get(spelling(typed))
-    if found is not None:
-        return found
     base = re.sub(rf"(?:[\s/_:.-]*{re.escape(quote)}){{1,2}}$", "", typed, flags=re.IGNORECASE)
     other = re.fullmatch(r"([^\s/_:.-]+)[\s/_:.-]+([^\s/_:.-]+)", base) if base == typed else None
     if other is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,12 +21,13 @@ import numpy as np
 
 from cryptod.errors import CryptodError, DamagedError, ExchangeError
 from cryptod.examination import examine, named
-from cryptod.ingest.exchange import IN_FLIGHT, Exchange, Refused, UnknownSymbol
+from cryptod.ingest.exchange import IN_FLIGHT, Day, Exchange, Refused, UnknownSymbol
 from cryptod.ingest.history import AMPLE, RECHECKED, History
+from cryptod.ingest.metadata import others
 from cryptod.ingest.paging import Paging
-from cryptod.ingest.universe import Universe, select
+from cryptod.ingest.universe import Universe, select, unclear
 from cryptod.logs import get_logger
-from cryptod.market import CLOSE, OPEN, TIMEFRAMES, Float64, Int64, parse_symbol
+from cryptod.market import CLOSE, HIGH, LOW, OPEN, TIMEFRAMES, Float64, Int64, parse_symbol
 from cryptod.store.candles import CandleStore, Fetched
 from cryptod.store.environment import put_aside
 from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report, known_market, market
@@ -43,6 +45,10 @@ KEPT_DAYS: Final = 30
 """Candles are kept so many days longer than they are needed, so that a longer look back need not fetch all anew."""
 SILENT_DAYS: Final = 7
 """A coin without a candle for so long is halted or delisted and is not followed; the next choice of the universe sees it again."""
+LOOK_HOURS: Final = 72
+"""Hours of candles that say whether a price is pegged where the exchange gives no range of the day."""
+LOOKS: Final = 40
+"""Coins of which that is asked in one choice of the universe."""
 SKEW_MS: Final = 60_000
 JUMP: Final = 3.0
 """Log return from one candle's close to the next one's open that no market makes: the coin was redenominated, or is another one."""
@@ -73,6 +79,10 @@ def _opened(path: Path) -> CandleStore:
         return CandleStore.open(path, writer=True)
 
 
+class _AnotherCoin(Exception):
+    """While a coin was asked for, another one turned out to stand behind its symbol."""
+
+
 class _Run:
     """One order's state."""
 
@@ -88,6 +98,12 @@ class _Run:
         self._paging = Paging(self._exchange.page, store.facts("paging"))
         self._pending: list[Fetched] = []
         self._left_out: dict[str, str] = {}
+        self._absent: dict[str, str] = {}
+        """Coins that were chosen and then had no candles -> why: they are looked at again each time until the next choice."""
+        self._kept: dict[str, dict[str, Any]] = {}
+        """What earlier runs kept of the markets."""
+        self._renewed: set[str] = set()
+        self._spelt: dict[str, str] = {}
         self._failed: dict[str, str] = {}
         self._new = self._revised = 0
         self._skew = 0.0
@@ -137,11 +153,14 @@ class _Run:
                 hint="is this machine's clock right (timedatectl)?",
             )
         self._tell()
+        self._store.set_facts("absent", {symbol: self._left_out[symbol] for symbol in symbols if symbol in self._left_out})
         return CollectDone(
             job=order.job,
             symbols=tuple(symbol for symbol in symbols if symbol not in self._left_out),
             left_out=self._left_out,
             failed=self._failed,
+            spelt=self._spelt,
+            renewed=tuple(sorted(self._renewed)),
             collected_to=self._end,
             skew_ms=self._now - order.now,
             new_candles=self._new,
@@ -173,6 +192,8 @@ class _Run:
             for symbol in self._store.symbols():
                 self._store.drop(symbol)
             saved, self._listed, self._unknown, self._paging = {}, {}, {}, Paging(self._exchange.page)
+            self._store.set_facts("absent", {})
+        self._kept = saved.get("markets", {})
         symbols = self._order.symbols or tuple(saved.get("symbols", ()))
         if self._order.select_universe or not symbols:
             try:
@@ -184,19 +205,20 @@ class _Run:
                 universe = Universe(symbols, saved.get("left_out", {}))
         else:
             left_out = {symbol: reason for symbol, reason in saved.get("left_out", {}).items() if symbol not in symbols}
+            absent: dict[str, str] = self._store.facts("absent") or {}
+            self._absent = {symbol: why for symbol, why in absent.items() if symbol not in symbols and symbol not in self._order.exclude}
             universe = Universe(symbols, left_out)
-            markets: dict[str, dict[str, Any]] = saved.get("markets", {})
-            if set(markets) >= set(symbols):
-                self._exchange.use_markets(markets)
+            if set(self._kept) >= set(symbols):
+                self._exchange.use_markets(self._kept)
             else:
                 await self._load_markets()
-        self._left_out = dict(universe.left_out)
-        records = self._exchange.records(universe.symbols)
-        if not records:
-            records = saved.get("markets", {})
+        self._left_out, self._spelt = universe.left_out | self._absent, universe.spelt
+        wanted = (*universe.symbols, *self._absent)
+        records = {symbol: self._kept[symbol] for symbol in wanted if symbol in self._kept} | self._exchange.records(wanted)
+        if not self._exchange.records(wanted):
             self._exchange.use_markets(records)
         self._store.set_facts("universe", {**mine, "symbols": list(universe.symbols), "left_out": universe.left_out, "markets": records})
-        return universe.symbols
+        return wanted
 
     async def _selected(self, followed: tuple[str, ...]) -> Universe:
         order = self._order
@@ -204,16 +226,42 @@ class _Run:
         days = await self._exchange.last_day(trading, order.quote, self._end) if order.size > len(order.include) else {}
         if not days and order.size > len(order.include):
             raise ExchangeError(f"{order.exchange} gave no volumes to choose coins by", hint="it is tried again")
+        said = self._exchange.said()
+        for symbol in unclear(trading, days, quote=order.quote, size=order.size, said=said)[:LOOKS]:
+            days[symbol] = await self._looked_at(symbol, days[symbol])
         return select(
             trading, days, quote=order.quote, size=order.size, include=order.include, exclude=order.exclude,
-            followed=followed, exchange=order.exchange,
+            followed=followed, exchange=order.exchange, said=said,
         )  # fmt: skip
 
+    async def _looked_at(self, symbol: str, day: Day) -> Day:
+        """The day with the high and low of a few days of candles, of a pair whose exchange gives none."""
+        start = self._end - LOOK_HOURS * self._timeframe.ms
+        try:
+            answer = examine(await self._exchange.candles(symbol, self._timeframe, start, LOOK_HOURS), self._end, self._timeframe)
+        except ExchangeError:
+            return day
+        recent = answer.values[answer.open_times >= start]
+        return replace(day, high=float(recent[:, HIGH].max()), low=float(recent[:, LOW].min())) if len(recent) else day
+
     async def _load_markets(self) -> dict[str, bool]:
-        """All spot pairs, asked for at most once in a run."""
+        """All pairs, asked for at most once in a run. Behind some symbols another coin may stand now: their candles go."""
         if self._markets_asked is None:
-            self._markets_asked = asyncio.create_task(self._exchange.load_markets())
+            self._markets_asked = asyncio.create_task(self._loaded())
         return await asyncio.shield(self._markets_asked)
+
+    async def _loaded(self) -> dict[str, bool]:
+        trading = await self._exchange.load_markets()
+        records = self._exchange.records(self._kept)
+        for symbol in others(self._kept, records):
+            log.warning("another coin stands behind a symbol: its history begins anew", symbol=symbol, id=records[symbol].get("id"))
+            self._store.drop(symbol)
+            self._listed.pop(symbol, None)
+            listed = records[symbol].get("created")
+            if isinstance(listed, int) and listed > (self._kept[symbol].get("created") or 0):
+                self._listed[symbol] = [0, self._timeframe.floor(listed)]
+            self._renewed.add(symbol)
+        return trading
 
     # One coin
 
@@ -236,9 +284,16 @@ class _Run:
 
     async def _bring_up_to_date(self, symbol: str, places: asyncio.Semaphore) -> None:
         async with places:
+            if symbol in self._absent and not await self._is_back(symbol):
+                self._done += 1
+                return
             history = self._history(symbol)
             try:
-                await self._ask(parse_symbol(symbol), history)
+                try:
+                    await self._ask(parse_symbol(symbol), history)
+                except _AnotherCoin:
+                    history = self._history(symbol)
+                    await self._ask(symbol, history)
             except UnknownSymbol as error:
                 self._left_out[symbol] = f"{self._order.exchange} does not have it any more"
                 log.info("a coin is gone from the exchange", symbol=symbol, error=error.message)
@@ -248,6 +303,17 @@ class _Run:
                 self._judge(symbol, history)
             self._keep(symbol, history)
             self._done += 1
+
+    async def _is_back(self, symbol: str) -> bool:
+        """Whether a coin that had no candles has one again."""
+        start = self._end - RECHECKED * self._timeframe.ms
+        try:
+            answer = examine(await self._candles(symbol, start, RECHECKED), self._end, self._timeframe)
+        except _AnotherCoin:
+            return True
+        except CryptodError:
+            return False  # the reason that is known stays
+        return bool((answer.open_times >= start).any())
 
     async def _ask(self, symbol: str, history: History) -> None:
         """Ask for what is wanted, then for what is doubtful until nothing is."""
@@ -295,10 +361,15 @@ class _Run:
             if self._markets_asked is not None and self._markets_asked.done():
                 raise
             await self._load_markets()
+            if symbol in self._renewed:
+                raise _AnotherCoin from None
             return await self._exchange.candles(symbol, self._timeframe, since, count)
 
     def _judge(self, symbol: str, history: History) -> None:
         """What is to be said of a coin whose questions were all answered."""
+        if symbol in self._absent:
+            log.info("a coin has candles again", symbol=symbol)
+            self._left_out.pop(symbol, None)
         begins = history.begins()
         if begins is not None and begins > self._start:
             self._listed[symbol] = [self._start, begins]
@@ -309,7 +380,8 @@ class _Run:
             log.warning("candles were refused", symbol=symbol, what=named(history.refused))
         if last is None or last < self._end - SILENT_DAYS * 24 * self._timeframe.ms:
             since = "at all" if last is None else f"since {_date(last)}"
-            self._left_out[symbol] = f"{self._order.exchange} has no candle of it {since}: halted or delisted"
+            why = "just listed, halted or delisted" if last is None else "halted or delisted"
+            self._left_out[symbol] = f"{self._order.exchange} has no candle of it {since}: {why}"
         elif recent:
             self._failed[symbol] = named(recent)
         elif late is not None:

@@ -130,7 +130,9 @@ class Exchange:
                 **kinds,
                 "types": list(self._perpetuals.types) if self._perpetuals else listing.spot(kinds["types"]),
             }
-        client.options["defaultType"] = "spot"  # of the volumes too: some are otherwise those of perpetual futures
+        client.options["defaultType"] = (
+            "swap" if self._perpetuals else "spot"
+        )  # of the volumes too: some are otherwise those of perpetual futures
         client.enableLastHttpResponse = False  # nobody reads it, and it may have 32 MB
         if url:
             client.urls["api"] = _redirected(client.urls["api"], url)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from cryptod.errors import DataError
-from cryptod.ingest.exchange import Day
+from cryptod.ingest.listing import Day
 from cryptod.ingest.metadata import FIAT, LEVERAGED, SHARE
 from cryptod.symbol import parse_symbol, split
 
@@ -179,14 +179,14 @@ class Kinds:
 
     def _wrapped(self, base: str, day: Day) -> str:
         for cut in range(1, max(1, len(base) - 1)):
-            for inner in (base[cut:], base[:-cut]):
+            for inner, behind in ((base[cut:], True), (base[:-cut], False)):
                 other = self._day(inner)
                 if other is None or not other.last > 0 or inner == base:
                     continue
                 ratio = day.last / other.last
                 if _wraps(base, inner) and abs(ratio - 1) <= _WRAP_RANGE:
                     return f"wrapped {inner}: the same price"
-                if len(inner) > 2 and 1 - _WRAP_RANGE <= ratio <= _STAKED_MOST and _alike(day, other, ratio):
+                if behind and len(inner) > 2 and 1 - _WRAP_RANGE <= ratio <= _STAKED_MOST and _alike(day, other, ratio):
                     return f"wrapped or staked {inner}: the same moves all day"
         return ""
 

@@ -27,12 +27,12 @@ class Perpetuals:
 
 PERPETUALS: Final = {
     "binance": Perpetuals("binanceusdm", 1000, ("linear",)),
-    "bybit": Perpetuals("bybit", 1000, ("linear",), {"defaultType": "swap", "defaultSubType": "linear"}),
+    "bybit": Perpetuals("bybit", 1000, ("linear",), {"defaultSubType": "linear"}),
     "dydx": Perpetuals("dydx", 1000),
-    "gate": Perpetuals("gate", 1999, options={"defaultType": "swap"}, contracts=True),
-    "hyperliquid": Perpetuals("hyperliquid", 5000, options={"defaultType": "swap"}),
+    "gate": Perpetuals("gate", 1999, contracts=True),
+    "hyperliquid": Perpetuals("hyperliquid", 5000),
     "kucoin": Perpetuals("kucoinfutures", 200, contracts=True),
-    "okx": Perpetuals("okx", 300, options={"defaultType": "swap"}, day_contracts=True),
+    "okx": Perpetuals("okx", 300, day_contracts=True),
 }
 """ccxt's id of the exchange -> how its perpetuals are had. `settings.PERPETUALS` names the same."""
 

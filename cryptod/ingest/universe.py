@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cryptod.errors import ExchangeError
-from cryptod.ingest.exchange import Day
 from cryptod.ingest.kinds import Kinds
+from cryptod.ingest.listing import Day
 from cryptod.symbol import spelling, split
 
 STAY: Final = 1.2

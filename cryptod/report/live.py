@@ -23,6 +23,7 @@ from cryptod.report.markup import Cell, fixed, keys, moment, percent, price, sec
 from cryptod.report.results import BacktestResults
 from cryptod.report.style import CARDS_SCRIPT, CARDS_STYLE
 from cryptod.report.summary import Summary, summarise
+from cryptod.symbol import split
 
 DAY: Final = 24 * HOUR.ms
 TOP: Final = 10
@@ -165,7 +166,7 @@ def _card(coin: Coin, place: int, held: float) -> str:
     for nominal in (50, 80, 95):
         low, high = (float(now.prices(column)[-1]) for column in INTERVALS[nominal])
         ranges.append(f"<tr><th>{nominal}\u202f%</th><td>{price(low)}</td><td>{price(high)}</td></tr>")
-    quote = coin.symbol.partition("/")[2]
+    quote = split(coin.symbol).quote
     kind = "" if not np.isfinite(change) or change == 0 else "good" if change > 0 else "bad"
     facts = [f"P(up) {percent(coin.p_up)}", f"volatility {percent(coin.volatility, 2)}"]
     facts += [f"80\u202f% held {percent(held)}"] if np.isfinite(held) else []

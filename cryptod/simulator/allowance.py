@@ -1,6 +1,6 @@
 """How much a client may ask for in a minute, and the ban of those who do not stop.
 
-Knows numbers and monotonic seconds only; what a request weighs is `binance.weight`'s.
+Knows numbers and monotonic seconds only; what a request weighs is the `Face`'s.
 """
 
 from __future__ import annotations

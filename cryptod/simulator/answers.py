@@ -29,17 +29,17 @@ _SYMBOL_PATTERN: Final = "^[A-Z0-9-_.]{1,20}$"
 
 
 class Answers:
-    """The public API over a market. ``weight_limit`` is only told, not enforced."""
+    """The public API over a market, with the given face. ``weight_limit`` is only told, not enforced."""
 
-    def __init__(self, market: Market, weight_limit: int) -> None:
-        self.market, self.weight_limit = market, weight_limit
+    def __init__(self, market: Market, weight_limit: int, face: binance.Face = binance.SPOT) -> None:
+        self.market, self.weight_limit, self.face = market, weight_limit, face
         self.by_id = {listing.market_id: listing for listing in market.listings}
         self._day_begin = -1
         self._day: Panel
         self._places: dict[str, int] = {}
 
     def reply(self, endpoint: str, query: Mapping[str, str], now: int) -> bytes:
-        """The JSON of ``/api/v3/<endpoint>`` at ``now``, or the `Refusal` that Binance would answer. KeyError: no such endpoint."""
+        """The JSON of ``<prefix><endpoint>`` at ``now``, or the `Refusal` that Binance would answer. KeyError: no such endpoint."""
         if extra := set(query) - PARAMETERS[endpoint]:
             raise binance.unknown_parameters(len(query) - len(extra), len(query))
         match endpoint:
@@ -47,7 +47,9 @@ class Answers:
                 return self._klines(query, now)
             case "exchangeInfo":
                 listings = self._asked(query, now)
-                return binance.exchange_info([(one, self.market.trading(one.symbol, now)) for one in listings], now, self.weight_limit)
+                return binance.exchange_info(
+                    [(one, self.market.trading(one.symbol, now)) for one in listings], now, self.weight_limit, self.face
+                )
             case "ticker/24hr":
                 tickers = self._tickers(self._asked(query, now), now)
                 return msgspec.json.encode(tickers[0] if "symbol" in query else tickers)
@@ -88,7 +90,7 @@ class Answers:
             raise binance.missing("interval")
         if query["interval"] != HOUR.name:
             raise binance.INVALID_INTERVAL
-        limit = min(_integer(query, "limit", binance.DEFAULT_KLINES), binance.MAX_KLINES)
+        limit = min(_integer(query, "limit", binance.DEFAULT_KLINES), self.face.max_klines)
         if limit < 1:
             raise binance.INVALID_LIMIT
         last = HOUR.floor(now)
@@ -146,7 +148,7 @@ class Answers:
                 quote_volume = float((rows[:, VOLUME] * rows[:, : CLOSE + 1].mean(axis=1)).sum())
                 extremes = float(rows[:, HIGH].max()), float(rows[:, LOW].min())
                 day = binance.Day(float(rows[0, OPEN]), *extremes, float(rows[-1, CLOSE]), float(rows[:, VOLUME].sum()), quote_volume)
-            tickers.append(binance.ticker(listing, day, now, int(np.ceil(day.quote_volume / 400))))
+            tickers.append(self.face.ticker(listing, day, now, int(np.ceil(day.quote_volume / 400))))
         return tickers
 
 

@@ -7,7 +7,7 @@ Prices and volumes are strings of eight decimals, a candle is a row of twelve co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -91,20 +91,53 @@ def trades(quote_volume: Float64) -> Int64:
     return np.ceil(quote_volume / 400).astype(np.int64)
 
 
-def exchange_info(listings: Sequence[tuple[Listing, bool]], now: int, weight_limit: int) -> bytes:
-    """The market list from (listing, trading) pairs."""
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The rolling day of one pair; ``close`` 0 where nothing was traded in it."""
+
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    quote_volume: float
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """How one of Binance's REST APIs looks: ``prefix`` of its paths, rows of klines in one answer, weight that it allows in a minute.
+
+    ``describe`` makes the entries of the market list of a listing, whether it trades, and the time; ``ticker`` its 24 h
+    statistics; ``weight`` is what a request of an endpoint counts for so many symbols (None: all) and klines.
+    """
+
+    prefix: str
+    max_klines: int
+    weight_limit: int
+    describe: Callable[[Listing, bool, int], list[dict[str, Any]]]
+    ticker: Callable[[Listing, Day, int, int], dict[str, Any]]
+    weight: Callable[[str, int | None, int], int]
+
+
+def exchange_info(listings: Sequence[tuple[Listing, bool]], now: int, weight_limit: int, face: Face | None = None) -> bytes:
+    """The market list from (listing, trading) pairs, as ``face`` has it (the spot API's by default)."""
+    describe = (face or SPOT).describe
     return msgspec.json.encode(
         {
             "timezone": "UTC",
             "serverTime": now,
             "rateLimits": [{"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": weight_limit}],
             "exchangeFilters": [],
-            "symbols": [_symbol(listing, trading) for listing, trading in listings],
+            "symbols": [entry for listing, trading in listings for entry in describe(listing, trading, now)],
         }
     )
 
 
-def _symbol(listing: Listing, trading: bool) -> dict[str, Any]:
+def _symbol(listing: Listing, trading: bool, now: int) -> list[dict[str, Any]]:
+    return [_pair(listing, trading)]
+
+
+def _pair(listing: Listing, trading: bool) -> dict[str, Any]:
     return {
         "symbol": listing.market_id,
         "status": "TRADING" if trading else "BREAK",
@@ -134,18 +167,6 @@ def _symbol(listing: Listing, trading: bool) -> dict[str, Any]:
         "permissions": ["SPOT"],
         "permissionSets": [["SPOT"]],
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Day:
-    """The rolling day of one pair; ``close`` 0 where nothing was traded in it."""
-
-    open: float
-    high: float
-    low: float
-    close: float
-    volume: float
-    quote_volume: float
 
 
 def ticker(listing: Listing, day: Day, now: int, count: int) -> dict[str, Any]:
@@ -180,7 +201,7 @@ def ticker(listing: Listing, day: Day, now: int, count: int) -> dict[str, Any]:
     }
 
 
-def weight(endpoint: str, symbols: int | None) -> int:
+def weight(endpoint: str, symbols: int | None, limit: int) -> int:
     """What a request counts; ``symbols`` is how many it asks for, None for all."""
     match endpoint:
         case "klines":
@@ -193,3 +214,6 @@ def weight(endpoint: str, symbols: int | None) -> int:
             return 2 if symbols <= 20 else 40
         case _:
             return 1
+
+
+SPOT: Final = Face("api/v3/", MAX_KLINES, WEIGHT_LIMIT, _symbol, ticker, weight)

@@ -15,11 +15,12 @@ from pathlib import Path
 from cryptod.clock import Clock, SpedClock, SystemClock, parse_clock
 from cryptod.errors import ConfigError, CryptodError
 from cryptod.market import HOUR
-from cryptod.simulator.binance import WEIGHT_LIMIT
+from cryptod.simulator.binance import SPOT
 from cryptod.simulator.faults import KINDS, parse_fault
 from cryptod.simulator.folder import FolderMarket
 from cryptod.simulator.generator import GeneratedMarket
 from cryptod.simulator.server import Exchange
+from cryptod.simulator.usdm import USDM, Perpetuals
 
 DAY_MS = 24 * HOUR.ms
 FOLDER_HISTORY_DAYS = 200
@@ -31,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--coins", type=int, default=100, metavar="N", help="ordinary coins of the generated market (default 100)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the generated market and of the faults (default 1)")
     parser.add_argument("--candles", type=Path, metavar="DIR", help="replay this folder of BASE-QUOTE.csv.gz instead of generating")
+    parser.add_argument(
+        "--market",
+        choices=("spot", "swap"),
+        default="spot",
+        help="spot pairs, or perpetual futures with Binance's USD-M face (default spot)",
+    )
     parser.add_argument(
         "--start",
         metavar="DATE",
@@ -60,8 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
         market = folder or _generated(arguments, clock)
         faults = [parse_fault(text) for text in arguments.fault]
         # What may be asked in a minute is said of the exchange's own minutes.
-        limit = int(WEIGHT_LIMIT * max(1.0, 1.0 / clock.real_seconds(1.0)))
-        exchange = Exchange(market, clock, port=arguments.port, faults=faults, seed=arguments.seed, weight_limit=limit)
+        face = USDM if arguments.market == "swap" else SPOT
+        limit = int(face.weight_limit * max(1.0, 1.0 / clock.real_seconds(1.0)))
+        listed = Perpetuals(market) if arguments.market == "swap" else market
+        exchange = Exchange(listed, clock, port=arguments.port, faults=faults, seed=arguments.seed, weight_limit=limit, face=face)
         return asyncio.run(_serve(exchange, clock))
     except CryptodError as error:
         print(f"cryptod simulate: {error}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""A market out of a folder of candle files, ``<BASE-QUOTE>.csv.gz`` with columns ts,open,high,low,close,volume.
+"""A market out of a folder of candle files, ``BASE-QUOTE.csv.gz`` with columns ts,open,high,low,close,volume.
 
-Knows files and candles. Knows neither HTTP nor clocks. The files are read where they lie, and their rows are examined as an exchange's
-answers are; `write_folder` writes such a folder from any market.
+Perpetual futures are in ``BASE-QUOTE-SETTLE.csv.gz``. Knows files and candles. Knows neither HTTP nor clocks. The files are
+read where they lie, and their rows are examined as an exchange's answers are; `write_folder` writes such a folder from any market.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from cryptod.errors import DataError
 from cryptod.examination import examine, misread
 from cryptod.market import CLOSE, HOUR, OPEN, VOLUME, Float64, Int64, Panel, parse_symbol
 from cryptod.simulator.listing import OUTAGE_HOURS, Listing, Market, panel_of
+from cryptod.symbol import file_stem, from_stem
 
 HEADER = "ts,open,high,low,close,volume"
 
@@ -37,7 +38,7 @@ class FolderMarket:
     """
 
     def __init__(self, folder: Path, symbols: tuple[str, ...] = ()) -> None:
-        paths = {path.name.removesuffix(".csv.gz").replace("-", "/"): path for path in sorted(folder.glob("*.csv.gz"))}
+        paths = {from_stem(path.name.removesuffix(".csv.gz")): path for path in sorted(folder.glob("*.csv.gz"))}
         wanted = symbols or tuple(paths)
         if not paths or not set(wanted) <= set(paths):
             lacking = ", ".join(sorted(set(wanted) - set(paths))) or "any file named BASE-QUOTE.csv.gz"
@@ -167,7 +168,7 @@ def write_folder(market: Market, folder: Path, start: int, end: int, symbols: tu
         if len(times) == 0:
             continue
         rows = (f"{time}," + ",".join(_plain(number) for number in row) for time, row in zip(times.tolist(), values.tolist(), strict=True))
-        with gzip.open(folder / f"{symbol.replace('/', '-')}.csv.gz", "wt", encoding="ascii", compresslevel=1) as file:
+        with gzip.open(folder / f"{file_stem(symbol)}.csv.gz", "wt", encoding="ascii", compresslevel=1) as file:
             file.write(HEADER + "\n" + "\n".join(rows) + "\n")
         written += 1
     return written

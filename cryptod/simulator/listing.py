@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from cryptod.market import CANDLE, CLOSE, HIGH, HOUR, LOW, NO_TRADE, NOT_FETCHED, OPEN, VOLUME, Float64, Int64, Panel
+from cryptod.symbol import split
 
 OUTAGE_HOURS = 24
 """A hole in the candles shorter than this is an outage of the exchange; the pair stays TRADING. A longer one is a halt."""
@@ -38,11 +39,11 @@ class Listing:
 
     @property
     def base(self) -> str:
-        return self.symbol.partition("/")[0]
+        return split(self.symbol).base
 
     @property
     def quote(self) -> str:
-        return self.symbol.partition("/")[2]
+        return split(self.symbol).quote
 
     @property
     def market_id(self) -> str:

@@ -4,7 +4,8 @@ Knows sockets and HTTP (aiohttp) and asks a `Market` and a `Clock`. What the ans
 goes wrong that of `faults` and `events`.
 
     GET  /api/v3/{ping,time,exchangeInfo,klines,ticker/24hr}      the public spot API
-    GET  /{fapi,dapi,eapi}/v1/exchangeInfo                        no derivatives are listed here
+    GET  /fapi/v1/{ping,time,exchangeInfo,klines,ticker/24hr}     instead of it the USD-M futures API, with the face `usdm.USDM`
+    GET  /{fapi,dapi,eapi}/v1/exchangeInfo                        else no derivatives are listed here
     GET  /sapi/v1/system/status                                   normal
     GET  /control/requests        what was asked so far           DELETE  start counting anew
     GET  /control/faults          the faults in force             POST    a JSON list of faults replaces them
@@ -56,7 +57,8 @@ class Exchange:
         port: int = 0,
         faults: Iterable[Fault] = (),
         seed: int = 1,
-        weight_limit: int = binance.WEIGHT_LIMIT,
+        weight_limit: int | None = None,
+        face: binance.Face = binance.SPOT,
     ) -> None:
         if not ipaddress.ip_address(host).is_loopback:
             raise ConfigError(
@@ -64,7 +66,8 @@ class Exchange:
             )
         self.clock, self.host, self.port = clock, host, port
         self.faults = FaultTable(seed=seed)
-        self.allowance = Allowance(weight_limit)
+        self.face = face
+        self.allowance = Allowance(weight_limit or face.weight_limit)
         self.requests: Counter[str] = Counter()
         self._base = market
         self._runner: web.AppRunner | None = None
@@ -90,7 +93,7 @@ class Exchange:
         faults = tuple(faults)
         events = [fault for fault in faults if KINDS[fault.kind].stage == "market"]
         market = EventfulMarket(self._base, events) if events else self._base
-        self._answers = Answers(market, self.allowance.limit)
+        self._answers = Answers(market, self.allowance.limit, self.face)
         self.faults.replace(faults)
         self._faults_changed.set()
 
@@ -185,7 +188,7 @@ class Exchange:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.match_info["path"]
-        endpoint = path.removeprefix("api/v3/")
+        endpoint = path.removeprefix(self.face.prefix)
         market_id = request.query.get("symbol", "")
         listing = self._answers.by_id.get(market_id)
         self.requests[f"endpoint:{endpoint}"] += 1
@@ -210,7 +213,9 @@ class Exchange:
         """(status, body, headers) of a request, with the faults of the stages answer, clock and rows."""
         now = self.clock.now() + (int(struck["clock"].amount) if "clock" in struck else 0)
         asked = query.get("symbols")
-        weight = binance.weight(endpoint, 1 if "symbol" in query else asked.count(",") + 1 if asked else None)
+        count, limit = query.get("limit", ""), binance.DEFAULT_KLINES
+        limit = int(count) if count.isascii() and count.isdigit() and len(count) < 9 else limit
+        weight = self.face.weight(endpoint, 1 if "symbol" in query else asked.count(",") + 1 if asked else None, limit)
         status, wait = self.allowance.charge(weight, time.monotonic())
         if fault := struck.get("answer"):
             if fault.kind in ("html", "server_error"):
@@ -221,11 +226,11 @@ class Exchange:
                 raise binance.too_much(self.allowance.limit)
             if status == 418:
                 raise binance.banned(now + int(wait * 1000))
-            if path in ("fapi/v1/exchangeInfo", "dapi/v1/exchangeInfo", "eapi/v1/exchangeInfo"):
+            if path in {"fapi/v1/exchangeInfo", "dapi/v1/exchangeInfo", "eapi/v1/exchangeInfo"} - {f"{self.face.prefix}exchangeInfo"}:
                 return 200, binance.exchange_info((), now, self.allowance.limit), {}
             if path == "sapi/v1/system/status":
                 return 200, b'{"status":0,"msg":"normal"}', {}
-            if not path.startswith("api/v3/") or endpoint not in PARAMETERS:
+            if not path.startswith(self.face.prefix) or endpoint not in PARAMETERS:
                 return 404, _HTML.replace(b"502 Bad Gateway", b"404 Not Found"), {"Content-Type": "text/html"}
             body = self._answers.reply(endpoint, query, now)
             return 200, self.faults.spoil(struck["rows"], body, now) if "rows" in struck else body, {}

@@ -143,6 +143,10 @@ class CollectDone(msgspec.Struct, tag="collected", frozen=True, kw_only=True):
     """symbol -> why its candles could not be fetched this time (it is tried again)."""
     collected_to: int
     """Close time of the newest candle that was asked for: the newest that is closed by this machine's clock and by the exchange's."""
+    spelt: dict[str, str] = {}
+    """Name that was asked for -> the exchange's own spelling of it."""
+    renewed: tuple[str, ...] = ()
+    """Symbols behind which another coin stands than before: their candles begin anew."""
     skew_ms: int
     """How far the exchange's clock is ahead of this machine's."""
     dropped: bool = False
