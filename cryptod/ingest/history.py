@@ -159,7 +159,7 @@ class History:
         Returns the open time from which to go on: the hours before it were answered for this round.
         """
         step, hours = self.timeframe.ms, len(self._status)
-        self._paging.saw(answer.open_times, self.timeframe)
+        self._paging.saw(answer.open_times, answer.last >= self.end, self.timeframe)
         inside = (answer.open_times >= self.start) & (answer.open_times < self.end)
         times, values = answer.open_times[inside], answer.values[inside]
         candles = (times - self.start) // step

@@ -46,10 +46,10 @@ class Paging:
         hours = min(limit, self.hours)
         return hours if self.overnight else min(hours, (DAY_MS - since % DAY_MS) // timeframe.ms)
 
-    def saw(self, times: Int64, timeframe: Timeframe) -> None:
-        """An answer had rows with these open times (sorted)."""
+    def saw(self, times: Int64, unclosed: bool, timeframe: Timeframe) -> None:
+        """An answer had sound rows with these open times (sorted), and perhaps one that is not closed yet."""
         if len(times):
-            self.rows = max(self.rows, len(times))
+            self.rows = max(self.rows, len(times) + unclosed)
             self.hours = max(self.hours, int(times[-1] - times[0]) // timeframe.ms + 1)
             self.overnight = self.overnight or bool(times[0] // DAY_MS != times[-1] // DAY_MS)
 
