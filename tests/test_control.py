@@ -194,6 +194,13 @@ async def test_a_client_that_has_said_all_it_wants_still_gets_its_answers(house:
     assert [message[1] for message in answers] == [2, 1]
 
 
+async def test_a_client_that_has_said_all_it_wants_is_hung_up_on_after_a_large_answer_too(house: House) -> None:
+    """Once it was not where the answer was larger than what is kept unsent: fuzzing found it."""
+    client = await house.client()
+    [answer] = await client.all(pack([0, 1, "top", []]))
+    assert answer[:3] == [1, 1, None]
+
+
 @pytest.mark.parametrize(
     ("call", "code", "text"),
     [

@@ -173,6 +173,20 @@ async def test_who_waits_because_too_much_is_at_work_is_served_when_it_ends() ->
     await until(lambda: bool(house.served))
 
 
+async def test_a_client_that_does_not_read_does_not_hold_up_its_users_others_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowd, "STALLED_S", 0.05)
+    house = House()
+    sloth, other = house.join(GREEDY, 2)
+    house.crowd.began(sloth.user, USER_WORK)
+    house.crowd.stall(sloth, sloth.user)
+    await asyncio.sleep(0.1)
+    assert not sloth.gone, "nobody waits for it"
+    house.crowd.queue(other, other.user)
+    await until(lambda: sloth.gone)
+    house.crowd.ended(other.user, USER_WORK)
+    await until(lambda: bool(house.served))
+
+
 # ---------------------------------------------------------------------------------------------------- memory
 
 

@@ -58,6 +58,16 @@ def test_the_largest_requests_and_one_byte_more_are_told_from_each_other_however
         inside.judge(grammar.largest(chance), parts=chance.choice((1, 2, 100)), may_change=False)
 
 
+def test_requests_that_mean_much_work_are_answered_as_the_protocol_says_however_they_are_cut_and_nothing_grows(inside: Inside) -> None:
+    blocks = 0
+    for seed in range(36):
+        chance = Random(seed)
+        inside.judge(grammar.large(chance), parts=chance.choice((1, 2, 9)), may_change=False)
+        if seed == 18:
+            blocks = inside.blocks()
+    assert inside.blocks() < blocks + 2_000
+
+
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS.values() if command.changes])
 def test_a_reader_is_refused_whatever_changes_something_with_whatever_parameters(inside: Inside, name: str) -> None:
     before = inside.service.training.recent(10), inside.service.publisher.generation, inside.service.publisher.stats()["entries"]

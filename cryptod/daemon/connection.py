@@ -334,6 +334,7 @@ class Connection(asyncio.BufferedProtocol):
             while not self._writing:
                 future = asyncio.get_running_loop().create_future()
                 self._stalled.append(future)
+                self._server.crowd.stall(self, self.user)
                 await future
             await self._server.crowd.turn(self.user)
             if self._writing:
@@ -389,11 +390,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._frames is not None and not self._queued:
             self._queued = True
             self._server.crowd.queue(self, self.user)
+        self.user.stalled.pop(self, None)
         stalled, self._stalled = self._stalled, []
         for future in stalled:
             if not future.done():
                 future.set_result(None)
         self._read_or_wait()
+        self._close_if_ended()
 
     def send_event(self, data: bytes, count: int = 1) -> bool:
         """Send it, or drop and count it if the client does not read; ``count``: how many events it is."""

@@ -38,6 +38,8 @@ USER_UNSENT: Final = 8 << 20
 """Bytes of answers that one user's clients have not read; above it the one that has most is closed. One answer may be larger."""
 MAX_UNSENT: Final = 16 << 20
 """The same of all users."""
+STALLED_S: Final = 2.0
+"""A client that has not read its answers for so long, while others wait for its requests to end, is closed."""
 LET_IN: Final = 8
 """Connections that are read again in one turn of the loop."""
 COMPLAIN_S: Final = 10.0
@@ -85,7 +87,7 @@ M = TypeVar("M", bound=Member)
 class User(Generic[M]):
     """What one user has and costs."""
 
-    __slots__ = ("held", "kept", "listed", "members", "next_at", "owing", "tasks", "turns", "uid", "waiting", "work")
+    __slots__ = ("held", "kept", "listed", "members", "next_at", "owing", "stalled", "tasks", "turns", "uid", "waiting", "work")
 
     def __init__(self, uid: int) -> None:
         self.uid = uid
@@ -99,6 +101,8 @@ class User(Generic[M]):
         """Whether this user is in the round."""
         self.held: deque[M] = deque()
         """Connections that are not read from, because too much waits already."""
+        self.stalled: dict[M, float] = {}
+        """Connections whose requests at work go on when their client reads, and since when (monotonic)."""
         self.owing: set[M] = set()
         """Connections with unsent bytes."""
         self.kept = self.tasks = self.work = 0
@@ -121,7 +125,7 @@ class Crowd(Generic[M]):
         self._round: deque[User[M]] = deque()
         """Users with something to do, in the order of their turns."""
         self._kept = self._work = self._owed = 0
-        self._letting = False
+        self._letting = self._relieving = False
         self._complaints: dict[str, tuple[float, int]] = {}
 
     @property
@@ -171,6 +175,7 @@ class Crowd(Generic[M]):
     def leave(self, member: M, user: User[M]) -> None:
         """It is closed, whether it was admitted or not. Twice is once."""
         user.owing.discard(member)
+        user.stalled.pop(member, None)
         if member in self.members:
             self.members.discard(member)
             del user.members[member]
@@ -196,6 +201,7 @@ class Crowd(Generic[M]):
 
     def _list(self, user: User[M]) -> None:
         if user.listed or not self._wants(user):
+            self._relieve_later()
             return
         user.listed = True
         self._round.append(user)
@@ -224,6 +230,7 @@ class Crowd(Generic[M]):
             if user.listed:
                 self._round.append(user)
             else:
+                self._relieve_later()
                 self._forget(user)
             now = monotonic()
         if self._round:
@@ -256,6 +263,29 @@ class Crowd(Generic[M]):
         for one in tuple(self._users.values()) if full else (user,):
             self._list(one)
         self._forget(user)
+
+    def stall(self, member: M, user: User[M]) -> None:
+        """A request of this connection is at work and goes on when its client reads."""
+        user.stalled.setdefault(member, monotonic())
+        self._relieve_later()
+
+    def _relieve_later(self) -> None:
+        if not self._relieving and any(user.stalled for user in self._users.values()):
+            self._relieving = True
+            asyncio.get_running_loop().call_later(STALLED_S / 2, self._relieve)
+
+    def _relieve(self) -> None:
+        """Where requests cannot be started because others do not end, the clients that do not read make room."""
+        self._relieving = False
+        users = tuple(self._users.values())
+        blocked = [user for user in users if user.waiting and not user.turns and not self.may_start(user, user.waiting[0])]
+        crowded = self.tasks >= ALL_TASKS or self._work >= ALL_WORK
+        late = monotonic() - STALLED_S
+        for user in users if crowded and blocked else blocked:
+            for member in [member for member, since in user.stalled.items() if since < late]:
+                self._drop(member, "a client that does not read was dropped, others waited for it")
+        if blocked:
+            self._relieve_later()
 
     # ---------------------------------------------------------------------------------------------- memory
 

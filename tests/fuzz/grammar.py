@@ -18,8 +18,13 @@ from cryptod.protocol import COMMANDS, EVENT_TOPICS, JOB_KINDS, MAX_REQUEST, NOT
 SYMBOLS: Final = (
     "BTC/USDT", "btcusdt", "btc-usdt", "ETH", "eth/usdt", "SOL/USDT", "NO/PE", "BTC/USDT\n", "BTC/USDT\0", "../../etc/passwd", "/", "",
     "BTC/USDT/..", "%s", "\u212aelvin", "ſ/ß", "\ud7ff", "b t c", "A" * 64, "🪙/USDT", "BTC\u202e/USDT", "-", "__class__", "BTC:USDT",
+    "\x1b]0;owned\x07", "\x9b2J", "\x1b[31mBTC\x1b[0m", "\u202eTDSU/CTB", "\u2066BTC\u2069/USDT", "\ufeffBTC/USDT", "B\u200bTC/USDT",
+    "\u5e01\u5b89\u4eba\u751f/USDT", "\u043a\u043e\u0442/USDT", "\ufdfa", "\ufdfa" * 32, "e\u0301" * 16, "x" * 32, "x" * 33,
+    "\x7f", "\udb40\udc01", "kBONK/USDT:USDT",
+    "BTC/USDT:USDT", "b-t-c", "BTC//USDT", " btc ", "<script>", "${jndi:x}", "'; --", "%0a%0d", "\r\nHost: x",
 )  # fmt: skip
-"""Coins that are followed, in several spellings; coins that are not; and texts that have been more than texts elsewhere."""
+"""Coins that are followed, in several spellings; coins that are not; texts that have been more than texts elsewhere; and what moves a
+cursor, turns the direction of writing, shows nothing or grows when it is normalised."""
 NUMBERS: Final = (
     0,
     1,
@@ -160,6 +165,57 @@ def largest(chance: Random) -> bytes:
     """A request of the largest size, or of one byte more or less."""
     empty = len(pack([REQUEST, 7, "get", ["x" * 40_000]])) - 40_000
     return bytes(pack([REQUEST, 7, "get", ["x" * (MAX_REQUEST - empty + chance.randrange(-1, 2))]]))
+
+
+def names(count: int, length: int = 3, first: int = 0) -> list[str]:
+    """So many different names of capitals."""
+    found = []
+    for number in range(first, first + count):
+        letters = []
+        for _ in range(length):
+            number, letter = divmod(number, 26)
+            letters.append(chr(65 + letter))
+        found.append("".join(letters))
+    return found
+
+
+LETTERS: Final = ("x", "\u202e", "\x1b[2J", "\u5e01", "\ufdfa", "/", "BTC/USDT")
+
+
+def _long(chance: Random) -> str:
+    """A text of nearly the largest size, of one kind of letter."""
+    letter = chance.choice(LETTERS)
+    return letter * (60_000 // len(letter.encode()))
+
+
+def costly(chance: Random) -> list[Any]:
+    """A valid request of nearly the largest size that means much work, or would mean it if it were believed."""
+    what = chance.randrange(9)
+    many = chance.choice((names(16_000), names(9_000, 5), ["BTC/USDT"] * 6_000, [symbol(chance) for _ in range(3_000)], [_long(chance)]))
+    if what < 3:
+        return ["get_many", [many]]
+    if what < 5:
+        return ["export", [chance.choice(("forecasts", "ledger", "candles", "scores")), many]]
+    if what == 5:
+        return ["export", ["candles", None, 0, 0, chance.choice((_long(chance), "9" * 50_000, ":" * 60_000))]]
+    if what == 6:
+        return [chance.choice(("get", "scores", "candles", "symbols_add", "symbols_remove")), [_long(chance)]]
+    if what == 7:
+        return ["subscribe", [["jobs"] * 12_000]]
+    return [_long(chance), []]
+
+
+def large(chance: Random) -> bytes:
+    """One such request; sometimes it is cut, or bent in one byte, or small ones of all kinds stand around it."""
+    method, given = costly(chance)
+    data = bytes(pack([REQUEST, chance.randrange(1 << 32), method, given]))[:MAX_REQUEST]
+    what = chance.randrange(6)
+    if what == 0:
+        return data[: chance.randrange(len(data))]
+    if what == 1:
+        at = chance.randrange(len(data))
+        return data[:at] + bytes([chance.randrange(256)]) + data[at + 1 :]
+    return stream(chance) + data + stream(chance) if what == 2 else data
 
 
 def message(chance: Random) -> bytes:

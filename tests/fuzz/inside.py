@@ -269,6 +269,8 @@ def answers(read: bytes, hung_up: bool) -> tuple[list[Said], bool]:
             continue
         if set(error) != {"code", "message", "hint"} or error["code"] not in ERROR_CODES or result is not None or not error["message"]:
             raise Wrong(f"no error of the protocol: {error!r:.200}")
+        if not (error["message"] + error["hint"]).isprintable():
+            raise Wrong(f"an error that moves a cursor: {error!r:.200}")
         if error["code"] == "internal":
             raise Wrong(f"a defect: {error}")
         said.append((number, error["code"]))

@@ -26,6 +26,8 @@ from tests.fuzz.inside import Wrong, answers
 from tests.integration.house import Daemon, SimulatedExchange, short_folder, wait_for
 
 READER: Final = 65_534
+USERS: Final = 4
+"""Users who tell the grammar's streams, from the reader's id downwards."""
 GROWTH: Final = 8 << 20
 """Bytes by which the daemon may have grown: what it keeps anyway (log lines, figures of the hours) and the allocator's slack."""
 ASK: Final = grammar.pack([0, 1, "get", ["BTC/USDT"]])
@@ -98,27 +100,21 @@ def as_user(uid: int = READER) -> Iterator[None]:
         os.seteuid(0)
 
 
-def _unknown(count: int) -> list[str]:
-    """So many names of three letters that are no coins."""
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    return [a + b + c for a in letters for b in letters for c in letters][1000 : 1000 + count]
-
-
 def _asked(method: str, *parameters: Any) -> bytes:
     return bytes(grammar.pack([0, 1, method, parameters]))
 
 
 STORMS: Final[dict[str, tuple[list[bytes], int, int]]] = {
-    "get_many of 9,000 unknown names": ([_asked("get_many", _unknown(9000))], 1000, 1),
-    "get_many of 16,300 distinct names": ([_asked("get_many", _unknown(16_300))], 1000, 1),
-    "the same from four users": ([_asked("get_many", _unknown(16_300))], 1000, 4),
+    "get_many of 9,000 unknown names": ([_asked("get_many", grammar.names(9000, 3, 1000))], 1000, 1),
+    "get_many of 16,300 distinct names": ([_asked("get_many", grammar.names(16_300, 3, 1000))], 1000, 1),
+    "the same from four users": ([_asked("get_many", grammar.names(16_300, 3, 1000))], 1000, 4),
     "get of cached coins": ([ASK], 1000, 1),
     "an unknown coin": ([_asked("get", "NONSENSE")], 1000, 1),
     "a name of 65 kB": ([_asked("get", "x" * 65_000)], 1000, 1),
-    "export of 16,000 names": ([_asked("export", "forecasts", [f"{name}"[:3] for name in _unknown(16_000)])], 1000, 1),
+    "export of 16,000 names": ([_asked("export", "forecasts", grammar.names(16_000, 3, 1000))], 1000, 1),
     "export of candles": ([_asked("export", "candles")], 1000, 1),
     "report": ([_asked("report")], 1000, 1),
-    "scores of coins that never were": ([_asked("scores", f"{name}/USDT") for name in _unknown(1000)], 1000, 1),
+    "scores of coins that never were": ([_asked("scores", f"{name}/USDT") for name in grammar.names(1000)], 1000, 1),
     "status": ([_asked("status")], 1000, 1),
     "candles": ([_asked("candles", "BTC/USDT", 744)], 1000, 1),
 }
@@ -156,10 +152,10 @@ class Outside:
             one.connect(str(self.daemon.socket))
         return one
 
-    def tell(self, data: bytes) -> bytes:
+    def tell(self, data: bytes, uid: int = READER) -> bytes:
         """What a client is answered that says this and then no more."""
         read = bytearray()
-        with self.connect() as one:
+        with self.connect(uid=uid) as one:
             with contextlib.suppress(ConnectionError):  # hung up on: the reason can be read all the same
                 one.sendall(data)
                 one.shutdown(socket.SHUT_WR)
@@ -172,8 +168,27 @@ class Outside:
     def tell_many(self, chance: Random, count: int) -> None:
         """So many streams of the grammar; `Wrong` if an answer is. Not scorecards: each that is not there yet takes a child seconds."""
         for i in range(count):
-            data = grammar.largest(chance) if i % 500 == 0 else grammar.stream(chance)
-            answers(self.tell(data.replace(b"scores", b"sc0res")), hung_up=False)
+            data = grammar.largest(chance) if i % 500 == 0 else grammar.large(chance) if i % 50 == 0 else grammar.stream(chance)
+            answers(self.tell(data.replace(b"scores", b"sc0res"), READER - i % USERS), hung_up=False)
+            if i % 100 == 0:
+                self.tell_together(chance)
+
+    def tell_together(self, chance: Random, count: int = 24) -> None:
+        """Streams of several users at once, large requests among them, some of whom go without their answers."""
+        with ExitStack() as stack:
+            crowd = [stack.enter_context(self.connect(uid=READER - i % USERS)) for i in range(count)]
+            for one in crowd:
+                data = grammar.large(chance) if chance.randrange(3) else grammar.stream(chance)
+                with contextlib.suppress(ConnectionError):
+                    one.sendall(data.replace(b"scores", b"sc0res"))
+                    one.shutdown(socket.SHUT_WR)
+            for one in crowd[count // 3 :]:
+                read = bytearray()
+                with contextlib.suppress(ConnectionError):
+                    while part := one.recv(1 << 20):
+                        read += part
+                self.read += len(read)
+                answers(bytes(read), hung_up=False)
 
     def size(self) -> Size:
         """How large it is once its clients are gone: once it has no more connections on its socket's path than we have."""
