@@ -17,7 +17,7 @@ from cryptod.simulator.binance import WEIGHT_LIMIT
 from cryptod.simulator.faults import KINDS, Fault
 from tests.integration.house import START, SimulatedExchange, short_folder, wait_for
 from tests.soak.life import DAY, Life, lived, options, sample
-from tests.soak.weather import Passed, Storm, passed
+from tests.soak.weather import Passed, Storm, down, passed
 
 COINS = 16
 SPEED = 7200.0
@@ -53,6 +53,7 @@ STORMS = (
         ),
         12,
     ),
+    down(COINS, 10),
     Storm("nobody there", (Fault("refused"),), 3),
 )
 
@@ -75,6 +76,14 @@ def day() -> Iterator[tuple[Life, list[Passed]]]:
             assert not {"SOL/USDT", "DOGE/USDT"} & set(followed)
             watch(lambda client: client.get("BTC/USDT").cutoff > START + DAY, "a forecast of the next day", 120)
         yield life, storms
+
+
+def test_an_outage_of_all_coins_is_told_and_its_forecasts_say_so(day: tuple[Life, list[Passed]]) -> None:
+    life, storms = day
+    outage = next(one for one in storms if one.storm.name.startswith("all coins halted"))
+    assert life.conditions.get("market_outage", 0) >= 1
+    flagged = [issue for issue in life.issues if outage.began < issue.cutoff < outage.over + 9 * HOUR.ms]
+    assert any(sum("outage" in words for words in issue.flags) > len(issue.symbols) / 2 for issue in flagged)
 
 
 def test_every_kind_of_fault_was_met() -> None:

@@ -27,7 +27,7 @@ from cryptod.client import Client
 from cryptod.clock import parse_clock
 from cryptod.daemon.publisher import GRACE_MS
 from cryptod.errors import CryptodError, RequestError
-from cryptod.market import CANDLE, HOUR, MAX_HORIZON
+from cryptod.market import CANDLE, HOUR, MAX_HORIZON, QUANTILE_LEVELS
 from cryptod.replies import Forecast
 from cryptod.simulator.events import EventfulMarket
 from cryptod.simulator.faults import KINDS, Fault
@@ -90,6 +90,8 @@ class Life:
     issues: list[Issue] = field(default_factory=list)
     scored: list[tuple[int, int]] = field(default_factory=list)
     unscored: list[tuple[int, int]] = field(default_factory=list)
+    held: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Cutoff -> how many outcomes of all horizons are known, and how many of them lay within the 80 % intervals."""
     wrong: dict[str, str] = field(default_factory=dict)
     """Symbol -> in what its candles differ from the truth."""
     log: str = ""
@@ -111,6 +113,12 @@ class Life:
                 issued.setdefault(issue.cutoff, set()).update(issue.symbols)
         hours = range(since, self.end - HOUR.ms, HOUR.ms)
         return [(cutoff, symbol) for cutoff in hours for symbol in self.followed if symbol not in issued.get(cutoff, ())]
+
+    def coverage(self, start: int, end: int) -> float | None:
+        """The share of the 80 % intervals issued at cutoffs from ``start`` to ``end`` that held; None if no outcome is known."""
+        rows = [held for cutoff, held in self.held.items() if start <= cutoff <= end]
+        known = sum(row[0] for row in rows)
+        return sum(row[1] for row in rows) / known if known else None
 
     def unscored_by(self, cutoff: int) -> list[tuple[int, int]]:
         """Issues without a score though their last horizon had passed at this cutoff."""
@@ -319,6 +327,10 @@ def _look_back(state: Path, life: Life) -> None:
                     issue.issued, issue.cutoff, issue.symbols, issue.models, issue.close, empty, empty, empty, issue.flags, None, issue.seq
                 )
             )
+        for score in book.scores(0, 1 << 62):
+            known, inside = life.held.get(score.cutoff, (0, 0))
+            within = (score.level > QUANTILE_LEVELS.index(0.1)) & (score.level <= QUANTILE_LEVELS.index(0.9))
+            life.held[score.cutoff] = known + int((score.level < 255).sum()), inside + int(within.sum())
         life.unscored = book.unscored(0, 1 << 62)
         open_keys = set(life.unscored)
         life.scored = [key for key in book.keys(0, 1 << 62) if key not in open_keys]

@@ -15,8 +15,9 @@ from typing import Any, Final
 from cryptod.client import Client
 from cryptod.market import HOUR
 from cryptod.simulator.faults import KINDS, Fault
+from cryptod.simulator.generator import GeneratedMarket
 from tests.integration.house import Daemon, SimulatedExchange, wait_for
-from tests.soak.life import Life, differences, requests, set_faults, truth
+from tests.soak.life import SEED, Life, differences, requests, set_faults, truth
 
 HEALED_WITHIN: Final = 120.0
 """Real seconds in which the store must hold the truth after a storm: a wait of the collector's may have to end first."""
@@ -36,7 +37,8 @@ class Storm:
 
 @dataclass(slots=True)
 class Passed:
-    """How a storm went: what was wrong at any look, or did not heal; hours of the exchange's clock; requests per hour while it lasted."""
+    """How a storm went: what was wrong at any look, or did not heal; hours of the exchange's clock; requests per hour while it lasted;
+    when it began and was over (UTC ms)."""
 
     storm: Storm
     wrong: dict[str, str]
@@ -44,11 +46,19 @@ class Passed:
     healing: float
     asked: float
     hits: int
+    began: int
+    over: int
 
 
 def alone(kind: str, hours: float, **fields: object) -> Storm:
     """One fault by itself."""
     return Storm(kind if "value" not in fields else f"{kind} {fields['value']}", (Fault(kind, **fields),), hours)  # type: ignore[arg-type]
+
+
+def down(coins: int, hours: int) -> Storm:
+    """No coin of the exchange trades for so many hours."""
+    everyone = GeneratedMarket(coins, SEED).coins
+    return Storm(f"all coins halted {hours} h", (Fault("halted", symbols=tuple(everyone), end=hours * HOUR.ms),), hours + 3)
 
 
 def passed(storm: Storm, daemon: Daemon, life: Life, coins: int, client: Client) -> Passed:
@@ -92,7 +102,7 @@ def passed(storm: Storm, daemon: Daemon, life: Life, coins: int, client: Client)
     hours = (over - began) / HOUR.ms
     hits = sum(after["fault"].values()) - sum(before["fault"].values())
     asked = (after["total"] - before["total"]) / hours
-    return Passed(storm, wrong, hours, (exchange.now() - over) / HOUR.ms, asked, hits)
+    return Passed(storm, wrong, hours, (exchange.now() - over) / HOUR.ms, asked, hits, began, over)
 
 
 def _answered(exchange: SimulatedExchange) -> dict[str, Any] | None:
