@@ -27,6 +27,8 @@ COINS = int(os.environ.get("DEMO_COINS", "100"))
 SPEED = 60
 """A simulated hour lasts a minute: one closes while the demo runs, and the forecasts follow."""
 LIMIT = 300.0
+HOPELESS = ("library_broken", "training_failed")
+"""Conditions that waiting does not mend."""
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
@@ -118,6 +120,9 @@ def follow(demo: Demo, client: Client) -> None:
     for status in watch(demo, client):
         exchange, training, models, cache = status["exchange"], status["training"], status["models"], status["cache"]
         progress, job = exchange["progress"], training["running"]
+        for condition in status["health"]["conditions"]:
+            if condition["name"] in HOPELESS:
+                raise SystemExit(f"the demo cannot go on: {condition['text']}\nwhat to do: {condition['remedy']}")
         candles[exchange["last_collect"]] = exchange.get("new_candles", 0)
         if job is not None:
             marks.setdefault("training", time.monotonic())

@@ -71,6 +71,8 @@ STEP_MATTERS: Final = 60.0
 STOP_GRACE: Final = 1.0
 INIT: Final = 1
 """The first process of a container: the kernel hands it the children of others that have ended."""
+FIRST: Final = -1
+"""Stands for the number of a job that is still to be made."""
 STORE_RETRY: Final = 5.0
 """Seconds until forecasts that could not be written are made again."""
 
@@ -284,8 +286,8 @@ class Service:
         job = training.queue.next()
         if job is not None and self._candles_are_in(job, now):
             self._start("train", self._train(job))
-        elif job is not None and collection.running and self._prepared_for != job.id:
-            self._prepared_for = job.id
+        elif collection.running and self._prepared_for != (wanted := self._worth_preparing_for(job)):
+            self._prepared_for = wanted
             self._start("train", self.pool.prepare("train", self.config.worker.threads))
         if self._pregenerate or self._refresh_is_due():
             self._start("refresh", self._refresh(now))
@@ -359,6 +361,12 @@ class Service:
         latest = self.training.recent(1)
         ended = int(latest[0]["ended"]) if latest else 0
         return ended < self._started or abs(self.clock.now() - ended) > HOUR_MS  # it may have ended by a clock that was ahead
+
+    def _worth_preparing_for(self, job: Job | None) -> int:
+        """The job that waits for candles. `FIRST` where there is none yet and it is sure to come: at once it shows whether torch loads."""
+        if job is None and not self.collection.followed and self._lack_of_models():
+            return FIRST
+        return self._prepared_for if job is None else job.id
 
     def _candles_are_in(self, job: Job, now: int) -> bool:
         """A job waits for the candles of the hour to be asked for (successfully or not), not longer."""

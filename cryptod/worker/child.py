@@ -77,6 +77,8 @@ def main(wire: socket.socket, settings: Settings) -> None:
         if settings.eager is not None:
             _limit_threads(settings.eager)
             failed = program.attempt(None)
+            if failed is not None:
+                program.report(failed)
         while data := _receive(orders):
             order = decode(data)
             logs.configure(settings.log_level, fields={"job": order.job} if order.job else None)

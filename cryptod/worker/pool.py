@@ -132,7 +132,7 @@ class Pool:
             raise WorkerError("the daemon is stopping")
         kind = KINDS[type(order)]
         idle = self._idle.pop(kind, None)
-        room = [other.end(gently=True) for other in self._idle.values()]  # what waits for an order of another kind makes room
+        room = [other.end(gently=True, why="made room") for other in self._idle.values()]  # what waits for an order of another kind
         if idle is not None:
             try:
                 return await self._give(idle, order, on_report, deadline_s, silence_s)
@@ -185,14 +185,23 @@ class Pool:
     async def prepare(self, kind: str, threads: int) -> None:
         """Start a child ahead of its order, which is still waiting for something, and have it import what it needs meanwhile.
 
-        `run` gives it the order, or ends it where the order is of another kind; without one it ends after `READY_S`. It costs nothing
-        if that fails: `run` starts another. Must not overlap with a `run` of the same kind.
+        `run` gives it the order, or ends it where the order is of another kind; without one it ends after `READY_S`. It raises nothing if
+        that fails: `held_back` tells if no other would fare better, else `run` starts another. Must not overlap with a `run` of the
+        same kind.
         """
         if self.stopping or kind in self._idle:
             return
         with suppress(WorkerError):
             child = self._idle[kind] = await self._start(kind, eager=threads)
-            asyncio.get_running_loop().call_later(READY_S, self._retire, child, child.beat)
+            try:
+                async with asyncio.timeout(READY_S):
+                    await child.until_loaded()
+            except (WorkerError, TimeoutError) as error:
+                await asyncio.shield(child.end())
+                if isinstance(error, WorkerError):
+                    self._judged(child, error)
+            else:
+                asyncio.get_running_loop().call_later(READY_S, self._retire, child, child.beat)
 
     def cancel(self, job: int) -> None:
         """End the child that works on this job; its `run` raises."""
@@ -319,6 +328,18 @@ class _Child:
             fate, hint = (self.ended_by_us, "") if self.ended_by_us else _fate(self.exit_code)
             raise (WorkerError if heard or self.ended_by_us else _Deaf)(f"the {self.kind} child {fate}", hint=hint) from None
 
+    async def until_loaded(self) -> None:
+        """Wait until it has loaded what it runs, before it has an order. `LoadError` if it cannot, `_Deaf` if it ends."""
+        try:
+            report = await self._report()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            await self.end(gently=True)
+            fate, hint = _fate(self.exit_code)
+            raise _Deaf(f"the {self.kind} child {fate}", hint=hint) from None
+        if isinstance(report, Failed):
+            raise LoadError(report.error, hint=report.hint)
+        self.loaded = True
+
     async def _report(self) -> Report:
         length = int.from_bytes(await self._reader.readexactly(LENGTH), "big")
         if length > MAX_MESSAGE:
@@ -328,8 +349,9 @@ class _Child:
         except msgspec.MsgspecError as error:
             raise WorkerError(f"the {self.kind} child sent a report that is none: {error}", hint="a defect") from error
 
-    def end(self, *, gently: bool = False) -> asyncio.Task[None]:
+    def end(self, *, gently: bool = False, why: str = "") -> asyncio.Task[None]:
         """Make sure that it is gone: hung up on, asked (SIGTERM) and, after a moment, killed. Once, however often asked."""
+        self.ended_by_us = self.ended_by_us or why
         if self._ending is None:
             self._ending = asyncio.ensure_future(self._end(gently))
         return self._ending

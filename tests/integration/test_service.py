@@ -305,6 +305,26 @@ def test_killed_children_cost_a_retry_and_no_forecast(house: House) -> None:
         assert wait_for(lambda: finished(client, number), "a job with another forkserver")["state"] == "done"
 
 
+def test_a_torch_that_cannot_be_imported_is_one_condition_within_seconds_and_serving_goes_on_until_it_is_mended(
+    folder: Path, exchange: SimulatedExchange
+) -> None:
+    broken = folder / "packages" / "torch.py"
+    broken.parent.mkdir()
+    broken.write_text("raise ImportError('libtorch_cpu.so: cannot open shared object file')")
+    daemon = Daemon(folder, exchange, pythonpath=broken.parent, cryptod_forecast_base_model="true")
+    with daemon, daemon.client() as client:
+        daemon.wait_for(lambda client: "library_broken" in conditions(client), "the condition", seconds=30)
+        daemon.wait_for(lambda client: len(client.get_many()) == COINS, "the base model's forecasts")
+        found = conditions(client)
+        assert "ImportError: libtorch_cpu.so: cannot open shared object file" in found["library_broken"]
+        assert not {"training_failed", "models_missing", "exchange_unreachable"} & found.keys()
+        assert client.jobs() == [], "what cannot be done is not begun each minute"
+        broken.unlink()
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_until_trained(COINS)
+        daemon.wait_for(lambda client: "library_broken" not in conditions(client), "the condition's end")
+
+
 def test_a_killed_collection_is_tried_again(folder: Path, exchange: SimulatedExchange) -> None:
     with Daemon(folder, exchange) as daemon:
         wait_for(lambda: daemon.child("cryptod-collect"), "the collect child").kill()
