@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from cryptod import __version__
+from cryptod import __version__, streams
 from cryptod.errors import ConfigError, CryptodError
 from cryptod.places import SYSTEM, Place, instance, of_daemon
 
@@ -140,12 +140,16 @@ def _run(arguments: argparse.Namespace) -> int:
     gc.enable()
     sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=DirectLoop) as runner:
-        runner.run(service.run())
+        try:
+            runner.run(service.run())
+        except ConfigError as error:  # its files are sound: what is in the way may go by itself, and systemd is to try again
+            raise CryptodError(error.message, hint=error.hint) from error
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the console script."""
+    streams.ensure()
     given = sys.argv[1:] if arguments is None else list(arguments)
     parsed = parser(given[0] if given else "").parse_args(given)
     try:

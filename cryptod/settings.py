@@ -6,11 +6,14 @@ from this table. Knows the vocabulary and the errors; where values come from is 
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
@@ -27,6 +30,19 @@ Check = Callable[[Any], str]
 
 def _matching(pattern: str) -> Check:
     return lambda value: "" if re.fullmatch(pattern, value, re.ASCII) else "is not of that form"
+
+
+def _exchange(value: str) -> str:
+    """ccxt is not imported: its exchanges are the files of a folder. Without ccxt nothing can be said."""
+    if not re.fullmatch("[a-z0-9_]{2,32}", value, re.ASCII):
+        return "is not of that form"
+    found = find_spec("ccxt")
+    folders = (found.submodule_search_locations or []) if found else []
+    known = [file.stem for folder in folders for file in Path(folder, "async_support").glob("[!_]*.py")]
+    if not known or value in known:
+        return ""
+    close = difflib.get_close_matches(value, known, n=1, cutoff=0.6)
+    return "ccxt has no exchange of that name" + (f" (did you mean {close[0]}?)" if close else "")
 
 
 def _cron(value: str) -> str:
@@ -50,6 +66,10 @@ def _url(value: str) -> str:
     if not value or (sound and value.isprintable() and " " not in value and not parts.username and not parts.query and not parts.fragment):
         return ""
     return "is no http or https URL of a host"
+
+
+def _proxy(value: str) -> str:
+    return "is no http URL, without user and password," if value.startswith("https:") or _url(value) else ""
 
 
 def _path(value: str) -> str:
@@ -103,7 +123,7 @@ class Exchange(_Section, frozen=True):
         Key(
             "ccxt's name of the exchange.",
             "most pairs, most volume",
-            check=_matching("[a-z0-9_]{2,32}"),
+            check=_exchange,
             allowed="an id of ccxt, as in binance",
         ),
     ] = "binance"
@@ -130,6 +150,17 @@ class Exchange(_Section, frozen=True):
             "the real exchange",
             allowed='an http or https URL, or ""',
             check=_url,
+        ),
+    ] = ""
+    proxy: Annotated[
+        str,
+        Key(
+            "An HTTP proxy that the exchange is asked through. Empty: the one that HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the"
+            " environment name, if any, unless exchange.url is on this machine. Under systemd the environment names none.",
+            "most machines have none",
+            allowed='an http URL, or ""',
+            check=_proxy,
+            live=True,
         ),
     ] = ""
 

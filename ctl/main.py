@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn, get_type_hints
 
+from cryptod import streams
 from cryptod.errors import ConfigError, CryptodError, DaemonUnreachable, MissingPackage
 from cryptod.places import socket_of
 from cryptod.protocol import (
@@ -513,6 +514,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command line and say what went wrong; returns the exit code."""
+    streams.ensure()
     for stream in (sys.stdout, sys.stderr):
         if (stream.encoding or "").lower().replace("-", "") != "utf8" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

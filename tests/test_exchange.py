@@ -441,3 +441,63 @@ async def test_a_time_that_is_no_number_is_not_repeated_in_full() -> None:
             await exchange.time()
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 300
+
+
+# Proxies
+
+
+def proxies(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+@asynccontextmanager
+async def proxy() -> AsyncIterator[tuple[str, list[str]]]:
+    """A proxy that answers for every host with a clock, and what it was asked for."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(str(request.url))
+        return web.json_response({"serverTime": NOW})
+
+    async with serving(answer) as address:
+        yield address, asked
+
+
+async def test_an_exchange_is_asked_through_the_proxy_of_the_setting_or_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = "http://exchange.invalid"
+    async with proxy() as (address, asked):
+        proxies(monkeypatch)
+        async with Exchange("binance", elsewhere, proxy=address) as exchange:
+            assert await exchange.time() == NOW
+        proxies(monkeypatch, HTTP_PROXY=address)
+        async with Exchange("binance", elsewhere) as exchange:
+            assert await exchange.time() == NOW
+        proxies(monkeypatch, HTTP_PROXY="http://127.0.0.1:9")
+        async with Exchange("binance", elsewhere, proxy=address) as exchange:
+            assert await exchange.time() == NOW, "the setting comes before the environment"
+        assert asked == ["http://exchange.invalid/api/v3/time"] * 3
+
+
+async def test_the_environment_s_proxy_is_left_out_for_this_machine_and_where_no_proxy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxy() as (address, asked), proxy() as (local, reached):
+        proxies(monkeypatch, HTTP_PROXY=address)
+        async with Exchange("binance", local) as exchange:
+            assert await exchange.time() == NOW
+        assert (asked, reached) == ([], [f"{local}/api/v3/time"])
+        proxies(monkeypatch, HTTP_PROXY=address, NO_PROXY="exchange.invalid")
+        async with Exchange("binance", "http://exchange.invalid") as exchange:
+            with pytest.raises(ExchangeError, match="binance cannot be reached: "):
+                await exchange.time()
+        assert asked == []
+
+
+async def test_a_proxy_that_does_not_answer_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxies(monkeypatch)
+    async with Exchange("binance", "http://exchange.invalid", proxy="http://127.0.0.1:9") as exchange:
+        with pytest.raises(ExchangeError, match="cannot be reached through the proxy") as told:
+            await exchange.time()
+    assert "exchange.proxy" in told.value.hint

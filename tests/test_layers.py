@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cryptod.store", "cryptod.config", "cryptod.simulator"),
     ("cryptod.settings", "cryptod.worker.messages", "cryptod.logs", "cryptod.examination"),
     ("cryptod.market", "cryptod.clock", "cryptod.protocol"),
-    ("cryptod.symbol", "cryptod.places"),
+    ("cryptod.symbol", "cryptod.places", "cryptod.streams"),
     ("cryptod.errors", "cryptod"),
 )
 CLIENT_FLOORS: tuple[tuple[str, ...], ...] = (
@@ -31,7 +31,7 @@ CLIENT_FLOORS: tuple[tuple[str, ...], ...] = (
     ("cryptod.client", "cryptod.asyncclient"),
     ("cryptod.calls",),
     ("cryptod.replies", "cryptod.tables", "cryptod.protocol"),
-    ("cryptod.symbol", "cryptod.places"),
+    ("cryptod.symbol", "cryptod.places", "cryptod.streams"),
     ("cryptod.errors", "cryptod"),
 )
 

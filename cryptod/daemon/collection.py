@@ -206,6 +206,7 @@ class Collection:
         self._included = amendments.include(include)
         order = CollectOrder(
             job=0, now=now, candles=self._candles, exchange=self.config.exchange.id, url=self.config.exchange.url,
+            proxy=self.config.exchange.proxy,
             quote=self.config.exchange.quote, market=kind, timeframe=self._timeframe.name, months_back=self.config.train.months_back,
             size=universe.size + len(set(amendments.added).difference(include)), include=self._included,
             exclude=amendments.exclude(exclude),

@@ -115,6 +115,12 @@ def inherited_sockets(environ: MutableMapping[str, str] = os.environ) -> list[so
     return found
 
 
+def listening_at(inherited: socket.socket) -> str:
+    """Where clients find a socket that systemd bound; an abstract name begins with @."""
+    name = inherited.getsockname()
+    return name if isinstance(name, str) else "@" + name[1:].decode(errors="replace")
+
+
 def make_folder(folder: Path) -> None:
     """The folder of a socket in its usual place, where systemd has not made it. `ConfigError` where that is refused."""
     try:

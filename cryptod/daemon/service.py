@@ -33,7 +33,7 @@ from cryptod.daemon.driftwatch import DriftWatch
 from cryptod.daemon.export import Exports
 from cryptod.daemon.job import Job
 from cryptod.daemon.lane import Lane
-from cryptod.daemon.listening import Peer, inherited_sockets, make_folder, may_change
+from cryptod.daemon.listening import Peer, inherited_sockets, listening_at, make_folder, may_change
 from cryptod.daemon.monitor import HOUR_MS, Health, ResourceMeter, Resources
 from cryptod.daemon.publisher import Publisher
 from cryptod.daemon.recent import RecentCandles
@@ -155,8 +155,15 @@ class Service:
         async with contextlib.AsyncExitStack() as stack:
             await self._open(stack)
             inherited = inherited_sockets(self._environ)
+            address = self.config.socket.path
             if inherited:
+                address = listening_at(inherited[0])
                 await self.control.start(inherited=inherited[0])
+                if address != self.config.socket.path:
+                    log.warning(
+                        "systemd handed the daemon a socket at another place than socket.path", socket=address,
+                        setting=self.config.socket.path, remedy="set ListenStream= of the socket unit and socket.path to the same path",
+                    )  # fmt: skip
             else:
                 if self._place is not None and self.config.socket.path == self._place.socket:
                     make_folder(Path(self._place.socket).parent)
@@ -164,7 +171,7 @@ class Service:
             stack.push_async_callback(self.control.close, STOP_GRACE)
             self.watchdog.ready(account.summary(self))
             log.info(
-                "ready", version=__version__, socket=self.config.socket.path, coins=len(self.collection.followed),
+                "ready", version=__version__, socket=address, coins=len(self.collection.followed),
                 models=len(self.publisher.models), duration=round(self.monotonic() - self.born, 3),
             )  # fmt: skip
             await self._serve()

@@ -90,7 +90,7 @@ class _Run:
         self._order, self._store, self._report = order, store, report
         self._timeframe = TIMEFRAMES[order.timeframe]
         self._began = time.monotonic()
-        self._exchange = Exchange(order.exchange, order.url, order.market, pace=order.pace, on_wait=self._say)
+        self._exchange = Exchange(order.exchange, order.url, order.market, proxy=order.proxy, pace=order.pace, on_wait=self._say)
         self._listed: dict[str, list[int]] = store.facts("listed") or {}
         """symbol -> [asked from, open time of the exchange's first candle]"""
         self._unknown: dict[str, list[int]] = store.facts("unknown") or {}

@@ -60,6 +60,8 @@ _FIRST_MISSING: Final = frozenset({"bullish"})
 """ccxt's window has a row more than the answers hold, and these leave out the first: they are asked from an hour earlier."""
 RANKED: Final = 600
 """Pairs whose last day is asked for one by one where an exchange gives no volumes."""
+_HERE: Final = ("localhost", "127.0.0.1", "::1")
+"""Hosts that no proxy of the environment is asked for."""
 _ELSEWHERE: Final = ("country", "countries", "region", "location", "jurisdiction", "territor")
 """Words of a refusal that is about the place that is asked from."""
 
@@ -84,14 +86,22 @@ class Exchange:
     """One exchange through ccxt, for one run. An async context manager.
 
     ``market`` is ``spot``, or ``swap`` for perpetual futures, which not every exchange has. ``url`` redirects all requests
-    to another host (a simulated exchange); paths stay. ``on_wait`` hears why nothing happens for a while. ``pace``: how
+    to another host (a simulated exchange); paths stay. All go through ``proxy``, or else the one that the environment
+    names. ``on_wait`` hears why nothing happens for a while. ``pace``: how
     many times faster than life the clock of an exchange at ``url`` runs; it allows as much in a minute of its own as the
     real one in a real minute. ``requests`` counts what was sent, ``page`` is how many candles come with one answer.
     ``blocked`` is set once there is no point in asking any more; from then on nothing is sent.
     """
 
     def __init__(
-        self, name: str, url: str = "", market: str = "spot", *, pace: float = 1.0, on_wait: Callable[[str], None] = lambda text: None
+        self,
+        name: str,
+        url: str = "",
+        market: str = "spot",
+        *,
+        proxy: str = "",
+        pace: float = 1.0,
+        on_wait: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.name, self.market = name, market
         if market != "spot" and name not in PERPETUALS:
@@ -111,6 +121,8 @@ class Exchange:
         )
         self._ccxt = sys.modules["ccxt.base.errors"]
         self._must_have(market)
+        self._client.aiohttp_proxy = proxy or None
+        self._client.aiohttp_trust_env = not proxy and urlsplit(url).hostname not in _HERE
         self._prepare(url, pace)
 
     def _must_have(self, market: str) -> None:
@@ -396,6 +408,9 @@ class Exchange:
             return ExchangeError(f"{asked} and did not answer in {TIMEOUT_MS // 1000} s", hint="it is tried again"), True
         if isinstance(error, ccxt.NullResponse | ccxt.BadResponse) or not isinstance(error, ccxt.BaseError):
             return ExchangeError(f"{asked} and answered nonsense: {text}", hint="it is tried again"), True
+        if isinstance(error.__cause__, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+            hint = "check exchange.proxy, or HTTPS_PROXY and HTTP_PROXY of the environment"
+            return ExchangeError(f"{self.name} cannot be reached through the proxy: {error.__cause__}", hint=hint), True
         if isinstance(error.__cause__, aiohttp.ClientConnectorError):
             return ExchangeError(
                 f"{self.name} cannot be reached: {error.__cause__}", hint="check the network and the exchange's status"

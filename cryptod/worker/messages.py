@@ -43,6 +43,7 @@ class CollectOrder(msgspec.Struct, tag="collect", frozen=True, kw_only=True):
     quote: str
     market: str = "spot"
     """``spot`` or ``swap``."""
+    proxy: str = ""
     timeframe: str
     months_back: int
     size: int

@@ -579,11 +579,37 @@ def test_another_markets_daemon_begins_anew_and_the_first_ones_state_comes_back_
 def test_a_second_daemon_on_the_same_state_is_refused(house: House, folder: Path, exchange: SimulatedExchange) -> None:
     with house() as daemon, short_folder() as elsewhere:
         code, said = ended(Daemon(elsewhere, exchange, state=daemon.state))
-        assert code == 78
+        assert code == 1, "78 would keep systemd from ever trying again, also when the other is gone"
         assert f"another cryptod (process {daemon.process.pid}) runs on {daemon.state}" in said
         assert "Traceback" not in said
         with daemon.client() as client:
             assert client.ping()["pid"] == daemon.process.pid
+
+
+HAND_OVER = """
+import os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_the_log_names_the_socket_that_systemd_handed_over_and_warns_where_the_setting_names_another(
+    folder: Path, exchange: SimulatedExchange
+) -> None:
+    handed = folder / "handed.sock"
+    with Daemon(folder, exchange, within=(sys.executable, "-c", HAND_OVER, str(handed))) as daemon:
+        with Client(str(handed)) as client:
+            assert client.ping()["pid"] == daemon.process.pid
+        (ready,) = daemon.wait_for_line("ready  ")
+        assert f"socket={handed} " in ready
+        (warning,) = daemon.lines("at another place than socket.path")
+        assert f"socket={handed} " in warning
+        assert f"setting={daemon.socket} " in warning
 
 
 def test_what_it_cannot_start_with_is_said_in_a_sentence(folder: Path, exchange: SimulatedExchange) -> None:
