@@ -501,3 +501,9 @@ async def test_a_proxy_that_does_not_answer_is_named_as_such(monkeypatch: pytest
         with pytest.raises(ExchangeError, match="cannot be reached through the proxy") as told:
             await exchange.time()
     assert "exchange.proxy" in told.value.hint
+
+
+async def test_a_time_in_seconds_is_read_as_one() -> None:
+    handler, _ = answers((200, '{"iso": "2025-07-20T15:12:13.466Z", "epoch": 1753024333.466}', {}))
+    async with serving(handler) as url, Exchange("dydx", url, "swap") as exchange:
+        assert await exchange.time() == 1_753_024_333_000

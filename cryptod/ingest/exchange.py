@@ -50,6 +50,8 @@ LOOK_S: Final = 0.004
 DEFAULT_PAGE: Final = 300
 """Rows of candles per request, for an exchange of which ccxt does not say."""
 
+_SECONDS: Final = range(1_000_000_000, 100_000_000_000)
+"""A time between these is one in seconds: ccxt passes on dydx's as it is."""
 _NEWEST: Final = {
     "bithumb": 200, "bitrue": 1440, "bitteam": 1000, "bittrade": 2000, "deepcoin": 300, "gemini": 1440, "p2b": 500, "phemex": 1000,
     "weex": 300,
@@ -183,7 +185,7 @@ class Exchange:
         now = await self._ask("its time", self._client.fetch_time)
         if not isinstance(now, int) or now <= 0:
             raise ExchangeError(f"{self.name} gave {transport.cleaned(repr(now))} for its time")
-        return now
+        return now * 1000 if now in _SECONDS else now
 
     async def load_markets(self) -> dict[str, bool]:
         """Ask for all markets, spot or swap. Returns symbol -> whether it trades; `records` has what to keep of them."""

@@ -22,7 +22,7 @@ TRIED: Final[dict[str, frozenset[str]]] = {
         "htx", "hyperliquid", "kraken", "kucoin", "lbank", "mexc", "myokx", "okx", "phemex", "poloniex", "tokocrypto", "upbit",
         "whitebit", "woo",
     )),
-    "swap": frozenset(()),
+    "swap": frozenset(("binance", "bybit", "dydx", "gate", "hyperliquid", "kucoin", "okx")),
 }  # fmt: skip
 """exchange.market -> ids of ccxt. A test says that these are the exchanges of the tests."""
 

@@ -5,7 +5,7 @@ units of its parameters, rows per answer, order, which end of a long window it c
 fills hours without trades. The server follows these rules over a `World`, which knows what is true. ccxt, unmodified,
 stands between it and the collector.
 
-To try another exchange, or another market of one, add a `Shape` to `shapes.py` (spot) or to a table of your own:
+To try another exchange, or another market of one, add a `Shape` to `large.py`, `others.py` or `futures.py`:
 
     Shape(
         id="okx", market="swap", name="{B}-{Q}-SWAP",
@@ -275,6 +275,10 @@ class Shape:
     @property
     def told(self) -> str:
         return f"{self.id}-{self.market}"
+
+    def pair(self, base: str) -> str:
+        """ccxt's name of a coin's pair."""
+        return f"{base}/{self.quote}" if self.market == "spot" else f"{base}/{self.quote}:{self.quote}"
 
 
 class Server:

@@ -35,7 +35,8 @@ class Collected:
         server.world.now = now
         symbols = self.done[-1].symbols if self.done else ()
         order = CollectOrder(
-            job=1, now=now, candles=str(self.path / "candles"), exchange=shape.id, url=server.url, quote=shape.quote, timeframe="1h",
+            job=1, now=now, candles=str(self.path / "candles"), exchange=shape.id, market=shape.market, url=server.url, quote=shape.quote,
+            timeframe="1h",
             months_back=shape.months, size=len(COINS), include=(), exclude=(), select_universe=select, symbols=symbols,
             pace=PACE, **self._order,
         )  # fmt: skip
@@ -53,7 +54,7 @@ class Collected:
         end = now // H * H
         with CandleStore.open(self.path / "candles") as store:
             for coin in COINS:
-                symbol = f"{coin}/{shape.quote}"
+                symbol = shape.pair(coin)
                 start = end - shape.months * MONTH * H
                 if shape.keeps is not None:
                     start = max(start, end - (shape.keeps - 1) * H)
@@ -84,7 +85,7 @@ def test_an_exchange_as_it_is_leaves_the_truth(shape: Shape, tmp_path: Path) -> 
         first = len(server.asked) - (0 if shape.volumes else len(COINS) + 1)
         assert server.unknown == []
         assert (done.failed, done.left_out) == ({}, {})
-        assert done.symbols == tuple(f"{coin}/{shape.quote}" for coin in COINS)
+        assert done.symbols == tuple(shape.pair(coin) for coin in COINS)
         assert collected.wrong(now) == {}
         assert first <= least(shape) * shape.factor + 2  # of the first coin, to learn how it answers
         again = -(-shape.months * MONTH // shape.page)  # the second run may look once more for where a coin's history begins
