@@ -48,7 +48,7 @@ def test_other_quote_currencies_are_not_looked_at() -> None:
         ("WSOL/USDT", "a wrapped or staked coin", day(1e10, 20.0)),
         ("STADA/USDT", "wrapped ADA: the same price", day(1e10, 0.301)),
         ("WDOGE/USDT", "wrapped DOGE: the same price", day(1e10, 0.0701)),
-        ("B\u202eTC/USDT", "its name cannot be used (see docs/extending.md)", day(1e10)),
+        ("B\u202eTC/USDT", "its name cannot be used (see docs/exchanges.md)", day(1e10)),
     ],
 )
 def test_a_pair_whose_price_is_not_its_own_is_left_out_with_the_reason(symbol: str, reason: str, figures: Day) -> None:

@@ -259,7 +259,8 @@ class Exchange:
     async def candles(self, symbol: str, timeframe: Timeframe, since: int, limit: int) -> list[list[Any]]:
         """Rows (open time, open, high, low, close, volume) from ``since`` on, at most ``limit``, as the exchange gives them."""
         begin = since - timeframe.ms if self.name in _FIRST_MISSING else since
-        rows = await self._ask(f"candles of {symbol}", lambda: self._client.fetch_ohlcv(symbol, timeframe.name, begin, limit))
+        params = {"until": begin + limit * timeframe.ms} if self._perpetuals and self._perpetuals.until else {}
+        rows = await self._ask(f"candles of {symbol}", lambda: self._client.fetch_ohlcv(symbol, timeframe.name, begin, limit, params))
         if not isinstance(rows, list):
             raise ExchangeError(f"{self.name} gave no list of candles for {symbol}")
         if self._perpetuals and self._perpetuals.contracts:

@@ -107,7 +107,7 @@ class Kinds:
         try:
             parse_symbol(symbol)
         except DataError:
-            return "its name cannot be used (see docs/extending.md)"
+            return "its name cannot be used (see docs/exchanges.md)"
         base = split(symbol).base.upper()
         return self._said.get(symbol, "") or self._by_name(base, self._days.get(symbol)) or self._by_price(base, self._days.get(symbol))
 

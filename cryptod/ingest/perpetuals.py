@@ -21,6 +21,8 @@ class Perpetuals:
     options: Mapping[str, Any] = field(default_factory=dict)
     contracts: bool = False
     """Candles count contracts: volumes have to be multiplied by the contract's size."""
+    until: bool = False
+    """The end of what is asked for has to be said: of more hours than an answer holds, it has the newest."""
     day_contracts: bool = False
     """The last day's base volume counts contracts."""
 
@@ -28,7 +30,7 @@ class Perpetuals:
 PERPETUALS: Final = {
     "binance": Perpetuals("binanceusdm", 1000, ("linear",)),
     "bybit": Perpetuals("bybit", 1000, ("linear",), {"defaultSubType": "linear"}),
-    "dydx": Perpetuals("dydx", 1000),
+    "dydx": Perpetuals("dydx", 1000, until=True),
     "gate": Perpetuals("gate", 1999, contracts=True),
     "hyperliquid": Perpetuals("hyperliquid", 5000),
     "kucoin": Perpetuals("kucoinfutures", 200, contracts=True),

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.exchanges.futures import FUTURES
 from tests.exchanges.large import LARGE
 from tests.exchanges.others import OTHERS
 from tests.exchanges.server import Shape
+from tests.exchanges.swaps import SWAPS
 
-SHAPES: Final[tuple[Shape, ...]] = (*LARGE, *OTHERS, *FUTURES)
+SHAPES: Final[tuple[Shape, ...]] = (*LARGE, *OTHERS, *SWAPS)
