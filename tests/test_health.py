@@ -551,6 +551,53 @@ async def test_what_is_of_a_time_that_has_not_come_is_set_aside_and_made_anew(ho
     assert "clock_was_ahead" not in await house.conditions()
 
 
+async def test_a_clock_that_alone_was_ahead_leaves_no_forecast_made_in_the_future(house: House) -> None:
+    days = 3 * 24 * HOUR.ms
+    await house.published()
+    true, symbol, publisher = HOUR.floor(house.now), market().symbols[0], house.service.publisher
+    house.now += days
+    await house.collect(collected(skew_ms=-days))
+    await publisher.clear(None)
+    entry = await publisher.on_demand(symbol, house.now)
+    assert (entry.cutoff, entry.issued) == (true, house.now)
+    house.now -= days
+    await house.collect(collected())
+    assert publisher.cached(symbol, house.now) is None
+    await house.refresh()
+    entry = await publisher.on_demand(symbol, house.now)
+    assert (entry.cutoff, entry.issued) == (true, house.now)
+    assert "clock_was_ahead" in await house.conditions()
+
+
+async def test_an_exchange_whose_clock_alone_is_ahead_is_not_believed(house: House) -> None:
+    await house.published()
+    before = house.service.publisher.published_to
+    await house.collect(collected(skew_ms=3 * 24 * HOUR.ms))
+    await house.refresh()
+    assert house.service.publisher.published_to == before == house.service.collection.collected_to
+    assert "clock_wrong" in await house.conditions()
+
+
+async def test_a_daemon_that_was_stopped_while_the_clock_was_ahead_sets_it_aside_at_its_next_start(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        house = await House(tmp_path).open(stack)
+        house.now += 3 * 24 * HOUR.ms
+        await house.published()
+        assert house.service.publisher.models[0].cutoff == HOUR.floor(house.now)
+    async with contextlib.AsyncExitStack() as stack:
+        house = await House(tmp_path).open(stack)
+        publisher, true = house.service.publisher, HOUR.floor(house.now)
+        assert publisher.cached(market().symbols[0], house.now) is None
+        with CandleStore.open(tmp_path / "candles", writer=True) as store:
+            assert store.drop_after(true) == COINS
+        await house.collect(collected(dropped=True))
+        assert publisher.models == ()
+        await house.refresh()
+        assert [model.cutoff for model in publisher.models] == [true]
+        assert publisher.published_to == true
+        assert (await publisher.on_demand(market().symbols[0], house.now)).cutoff == true
+
+
 async def test_an_exchange_that_lags_or_a_clock_that_was_set_back_takes_nothing_back(house: House) -> None:
     await house.published()
     before = house.service.publisher.published_to
