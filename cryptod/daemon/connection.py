@@ -106,6 +106,11 @@ class Connection(asyncio.BufferedProtocol):
         """Whether it has asked nothing that is not answered, and listens to nothing."""
         return not self._tasks and not self._queued and not self._held and not self.unsent and not self.peer.topics
 
+    @property
+    def waits(self) -> bool:
+        """Whether its client may go unnoticed: it waits for an answer, or is not read from."""
+        return self._queued or self._held or bool(self._tasks) or not self._reading
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
@@ -135,7 +140,6 @@ class Connection(asyncio.BufferedProtocol):
         self._writing = self._plain = False
         self._frames = None
         self._count()
-        self._server.ended.discard(self)
         for task, reads in tuple(self._tasks.items()):
             if reads:
                 task.cancel()
@@ -217,13 +221,14 @@ class Connection(asyncio.BufferedProtocol):
         if not self._queued:
             self._queued = True
             server.crowd.queue(self, user)
+            server.look_later()
         self._read_or_wait()
 
     def eof_received(self) -> bool:
         self._ended = True
         if not self._queued and not self._tasks:
             return False
-        self._server.watch_ended(self)
+        self._server.look_later()
         return True
 
     def serve(self, until: float) -> bool:
@@ -266,6 +271,7 @@ class Connection(asyncio.BufferedProtocol):
     def _hold(self) -> None:
         self._held = True
         self._read_or_wait()
+        self._server.look_later()
         self._server.crowd.hold(self, self.user)
 
     def let_in(self) -> None:

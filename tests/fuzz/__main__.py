@@ -108,6 +108,7 @@ def over_the_socket(inputs: int, seed: int) -> None:
         daemon.tell_many(chance, inputs - inputs // 5)
         print(f"over the socket: {inputs:,} inputs, {daemon.read:,} bytes of answers", flush=True)
         daemon.report()
+        daemon.storms()
         after = daemon.size()
         print(f"the daemon before and after: {before}, {after}", flush=True)
         daemon.compare(before, after)

@@ -78,6 +78,24 @@ while lines:
             line[0].close()
 """
 """Connections of one user that all send what they were given, over and over, as fast as it is taken, and read the answers."""
+BARE: Final = """
+import os, socket, sys, time
+ours, theirs = socket.socketpair()
+if os.fork() == 0:
+    ours.close()
+    while data := theirs.recv(1 << 16): theirs.sendall(data * 50)
+    os._exit(0)
+theirs.close()
+found, end = [], time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    began = time.perf_counter()
+    ours.sendall(b"x" * 40)
+    ours.recv(1 << 16)
+    found.append(time.perf_counter() - began)
+    time.sleep(0.001)
+print(*sorted(found))
+"""
+"""The same question put to a bare process that answers bytes with bytes: what the machine itself makes anybody wait for."""
 HOSTILE: Final = 60_001
 """The first user id of those who crowd in; the reader whose delays are taken is another."""
 
@@ -147,9 +165,9 @@ class Outside:
 
     def connect(self, *, blocking: bool = True, uid: int = READER) -> socket.socket:
         one = socket.socket(socket.AF_UNIX)
-        one.settimeout(30.0 if blocking else None)
         with as_user(uid):
-            one.connect(str(self.daemon.socket))
+            one.connect(str(self.daemon.socket))  # blocking: there may be more to be accepted than the kernel keeps
+        one.settimeout(30.0 if blocking else None)
         return one
 
     def tell(self, data: bytes, uid: int = READER) -> bytes:
@@ -310,10 +328,12 @@ class Outside:
             before = self.process.memory_info().rss
             with self.highest() as highest, self.storm(said, connections, users):
                 time.sleep(2.0)
+                bare = subprocess.Popen([sys.executable, "-c", BARE, str(seconds)], stdout=subprocess.PIPE, text=True)
                 try:
                     self._line(f"{name}", self.delays(seconds))
                 except TimeoutError:
                     print(f"{name:42} no answer in 30 s", flush=True)
+                self._line("  a bare process meanwhile", list(map(float, bare.communicate()[0].split())))
             print(f"{'':42} {before / 1e6:.0f} MB before, {highest[0] / 1e6:.0f} at most", flush=True)
             wait_for(lambda: self.connections() == 0, "its clients are gone", seconds=300)
 
