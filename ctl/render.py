@@ -43,7 +43,7 @@ def status(reply: Map, screen: Screen, now: int) -> list[str]:
 
     ``{now, process: {version, pid, started, uptime, ready, state, clock}, health: {severity, conditions: [condition]},
     candles: {symbols, candles, newest_close, stale: [symbol]}, models: {generation, promoted_at, checkpoints, coins,
-    refused: {name: why}}, cache: (see `cache_stats`), training: {running: job | nil, queued: int, last_full,
+    refused: {name: why}}, cache: (see `cache_stats`), training: {running: job | nil, queued: int, last_full, own_from,
     last_incremental}, schedule: (see `schedule`), ledger: {issues, first, last, bytes}, memory: {pss_total, pss_daemon,
     pss_children, peak_total, limit}, cpu: {percent}, disk: {path, used, free, market, others: [name]},
     exchange: {id, url, last_collect, new_candles, seconds, collecting: bool, progress: {stage, done, total, rest} | nil,
@@ -106,7 +106,8 @@ def _status_training(training: Map, now: int) -> str:
     what = job_line(running, now) if running else "idle"
     waits = f"; {counted(queued, 'job')} waiting" if queued else ""
     full, incremental = training.get("last_full"), training.get("last_incremental")
-    return f"{what}{waits}; last full retrain {ago(full, now)}, last incremental update {ago(incremental, now)}"
+    own = f"; own models from {stamp(training['own_from'])}, until then the base model serves" if training.get("own_from") else ""
+    return f"{what}{waits}; last full retrain {ago(full, now)}, last incremental update {ago(incremental, now)}{own}"
 
 
 def _status_schedule(rows: list[Map], now: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cryptod.__main__ import main
-from cryptod.backtest.command import hours, moment
+from cryptod.backtest.command import hours, left_out, moment
 from cryptod.backtest.history import History
 from cryptod.backtest.replay import Cadence, Replay
 from cryptod.backtest.results import Results
@@ -237,6 +237,17 @@ def test_a_period_that_the_candles_do_not_allow_is_refused_with_what_they_allow(
         History(tmp_path / "nowhere")
     with pytest.raises(DataError, match="XYZ/USDT"):
         History(tmp_path / "candles", ["XYZ/USDT"])
+
+
+def test_what_the_candles_leave_out_is_told(tmp_path: Path) -> None:
+    folder = write(tmp_path / "candles")
+    with gzip.open(folder / "ODD-USDT.csv.gz", "wt", encoding="ascii") as file:
+        file.write(f"{HEADER}\n{START * 1000},1,2,1,2,5\n")
+    history = History(folder)
+    assert "ODD/USDT" not in history.symbols
+    (why,) = history.left_out.values()
+    assert why.endswith("ODD-USDT.csv.gz, line 2: times look like microseconds; expected UTC milliseconds")
+    assert f"Left out of ODD-USDT.csv.gz: {why}" in left_out(history.left_out)
 
 
 def test_durations_and_moments_are_strict() -> None:

@@ -181,12 +181,17 @@ def lines(figures: dict[str, Any]) -> list[str]:
     served = ", ".join(f"{name} {count:,}" for name, count in figures["served_by"].items() if count)
     found += ["", f"Batches: {batches}", f"Served by: {served}", f"Crossings {figures['crossings']}, not finite {figures['not_finite']}"]
     found += [f"Drift, {text}" for text in figures["drift"]]
-    found += [f"Left out of {name}: {why}" for name, why in figures["left_out"].items()]
+    found += left_out(figures["left_out"])
     if figures["refused"]:
         found.append(
             "Hours of coins without a forecast: " + ", ".join(f"{count:,} ({reason})" for reason, count in figures["refused"].items())
         )
     return found
+
+
+def left_out(files: dict[str, str]) -> list[str]:
+    """What was not believed of the candle files, a line for each."""
+    return [f"Left out of {name}: {why}" for name, why in files.items()]
 
 
 def _duration(seconds: float) -> str:

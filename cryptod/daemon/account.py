@@ -43,7 +43,7 @@ def facts(service: Service) -> Facts:
         now=now, monotonic=service.monotonic(), boundary=boundary, started=service.first_start,
         followed=len(followed), models=len(publisher.models), trained=trained, stale=stale, collected_to=collection.collected_to,
         exchange_error=collection.exchange_error, exchange_banned=collection.banned,
-        full_enabled=service.config.full_retrain.enabled, full_last_done=service.training.last_full_done,
+        full_enabled=service.config.full_retrain.enabled and not service.own_from, full_last_done=service.training.last_full_done,
         last_job_error="{kind} training {id} failed: {error}".format(**latest) if latest and failed else "",
         unloadable={kind: known.text for kind, known in unloadable.items()},
         collect_error="" if "collect" in unloadable else collection.child_error,
@@ -101,7 +101,7 @@ def status(service: Service) -> dict[str, Any]:
         "cache": publisher.stats(),
         "training": {
             "running": running.describe() if running else None, "queued": len(service.training.queue) - (running is not None),
-            "last_full": service.training.last_full_done,
+            "last_full": service.training.last_full_done, "own_from": service.own_from,
             "last_incremental": max((j["ended"] for j in jobs if j["kind"] == "incremental" and j["state"] == "done"), default=0),
         },
         "schedule": service.scheduler.describe(now),

@@ -270,6 +270,13 @@ class Publisher:
         }
         return {name: symbols for name, symbols in old.items() if symbols}
 
+    def own_from(self, followed: Iterable[str], cutoff: int) -> int:
+        """When the first coin will be old enough to be trained on (UTC ms), while base models alone serve; else 0."""
+        if self.trained() or not self.models:
+            return 0
+        lived = max((self.predictor.lived(symbol) for symbol in followed if symbol in self.predictor), default=0)
+        return cutoff + (MIN_DAYS * 24 - lived) * self._timeframe.ms if 0 < lived < MIN_DAYS * 24 else 0
+
     async def _adopt(self, followed: tuple[str, ...], cutoff: int, now: int) -> None:
         """Let the base model serve the followed coins that have no model, as a checkpoint of their own."""
         orphans = tuple(symbol for symbol in followed if symbol not in self.predictor)

@@ -322,10 +322,17 @@ class Service:
     def _run_periodic(self, name: str, now: int, reason: str = "scheduled") -> None:
         if name == "pregenerate":
             self._pregenerate = True
+        elif reason == "scheduled" and self.own_from:
+            pass  # no coin is old enough to be trained on: the job would only fail
         elif name == "full" or self.publisher.models:  # without a model there is nothing to update, and a retrain under way
             self.enqueue(name, reason)
         self.scheduler.ran(name, now)
         self.records.set("last_runs", self.scheduler.last_runs)
+
+    @property
+    def own_from(self) -> int:
+        """See `Publisher.own_from`."""
+        return self.publisher.own_from(self.collection.followed, self.collection.collected_to)
 
     def run_now(self, name: str, now: int) -> None:
         """A periodic row's work, out of turn; its next turn is the next after now. `RequestError` where there is nothing to do it on."""
@@ -355,6 +362,8 @@ class Service:
         publisher = self.publisher
         if publisher.pinned_at and publisher.models:
             return ""  # what it would make could not be promoted
+        if self.own_from or publisher.lacks(self.collection.followed):
+            return ""  # no coin is old enough to be trained on, or that is still to be seen
         if not publisher.trained():
             return "there is no model yet" if not publisher.refused else "no model is sound"
         if publisher.refused and not all(symbol in publisher.predictor for symbol in self.collection.followed):

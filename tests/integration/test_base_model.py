@@ -47,3 +47,23 @@ def test_a_fresh_daemon_forecasts_before_it_has_trained_and_a_new_coin_until_it_
         first = min(issues(daemon.state), key=lambda issue: issue.issued)
         assert set(first.models) == {young.model}
         assert set(first.symbols) == set(followed) - {"SOL/USDT"}, "all were forecast before anything was trained"
+
+
+def test_while_no_coin_is_old_enough_the_base_model_serves_and_no_job_fails() -> None:
+    """An exchange that keeps 30 days of candles: 15 days are missing until own models can be trained."""
+    with (
+        short_folder() as folder,
+        SimulatedExchange("--coins", "6", "--seed", "7", "--history-days", "30", speed=900) as exchange,
+        Daemon(folder, exchange, cryptod_forecast_base_model="true", cryptod_incremental_schedule="0 */3 * * *") as daemon,
+        daemon.client() as client,
+    ):
+        daemon.wait_for(lambda client: client.status()["models"]["coins"] == 6, "the base model's forecasts")
+        status = client.status()
+        due = (status["training"]["own_from"] - status["candles"]["newest_close"]) / DAY
+        assert due == pytest.approx(15, abs=0.2)
+        assert "own models from 20" in " ".join(daemon.control("status").stdout.split())
+        begun = status["candles"]["newest_close"]
+        daemon.wait_for(lambda client: client.status()["candles"]["newest_close"] >= begun + 8 * HOUR.ms, "two schedules")
+        assert client.jobs() == []
+        names = {condition["name"] for condition in client.health()["conditions"]}
+        assert not names & {"training_failed", "training_overdue", "models_missing"}
