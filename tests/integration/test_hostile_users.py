@@ -39,7 +39,7 @@ def clients(house: Outside, count: int, uid: int, said: bytes = b"") -> Iterator
     """So many connections of a user that have said this and wait."""
     with ExitStack() as stack:
         made = [stack.enter_context(house.connect(uid=uid)) for _ in range(count)]
-        for one in made:
+        for one in made if said else ():
             one.sendall(said)
         yield made
 
