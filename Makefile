@@ -1,8 +1,9 @@
 # cryptod: `make help` lists the targets.
 
 PYTHON ?= python3
-# The package index that torch comes from, when not pip's own: PyTorch's index of CPU-only builds spares gigabytes.
-TORCH_INDEX ?=
+# The package index that torch comes from: PyTorch's own of builds for processors alone, where it answers. Another one is taken as it is;
+# TORCH_INDEX= leaves it to pip, and so to what pip is configured with.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PYTEST_ARGS ?=
 INPUTS ?= 10000000
 
@@ -23,8 +24,13 @@ fishdir ?= $(PREFIX)/share/fish/vendor_completions.d
 INSTALL_PYTHON ?= $(firstword $(wildcard /usr/bin/python3) $(PYTHON))
 
 TORCH := $(shell grep '^torch==' constraints.txt)
+# $(call index,PYTHON): pip's option for that index; none where the default does not answer within seconds: pip would try for minutes.
+ASK := import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + "/torch/", timeout=4)
+DEFAULT_INDEX := $(filter file,$(origin TORCH_INDEX))
+index = $(if $(DEFAULT_INDEX),$$(timeout 5 $(1) -Ic '$(ASK)' $(TORCH_INDEX) 2>/dev/null && echo --index-url $(TORCH_INDEX)),\
+	$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))
 # Without its dependencies: those come with everything else, from pip's own index, at the pinned releases.
-INSTALL_TORCH := install --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+INSTALL_TORCH := install --no-deps
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -35,8 +41,9 @@ suitable = @$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "$(1) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
 # $(call cost,PYTHON): a line about what torch costs there, where it is the build for graphics cards.
-cost = $(1) -Ic 'import importlib.metadata as m, sys; sys.exit("+cpu" not in m.version("torch"))' || echo "torch is the build for graphics cards:\
- gigabytes more on the disk, and more memory while a child trains; TORCH_INDEX=<an index of CPU-only builds> takes the other" >&2
+CARDS := import importlib.metadata as m, os, sys; sys.exit(os.path.exists(m.distribution("torch").locate_file("torch/lib/libtorch_cuda.so")))
+cost = $(1) -Ic '$(CARDS)' || echo "torch is the build for graphics cards: about 3 GB of download, 5 GB on the disk, and 300 MB more memory\
+ while a child trains; TORCH_INDEX=<an index of builds for processors alone> takes the other" >&2
 
 # A line in a .pth file: setuptools' other way puts a finder into every start of Python, 15 ms that an installed cryptoctl does not pay.
 EDITABLE := -C editable_mode=compat -e
@@ -50,7 +57,8 @@ help: ## Say what can be made
 .venv/.made: pyproject.toml constraints.txt
 	$(call suitable,$(PYTHON),PYTHON)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
-	$(BIN)/pip $(INSTALL_TORCH)
+	@index="$(call index,$(BIN)/python)"; set -x; $(BIN)/pip $(INSTALL_TORCH) $$index $(TORCH) \
+		$(if $(DEFAULT_INDEX),|| { test -n "$$index" && $(BIN)/pip $(INSTALL_TORCH) $(TORCH); })
 	$(BIN)/pip install -c constraints.txt $(EDITABLE) '.[daemon,client,test]'
 	@$(call cost,$(BIN)/python)
 	@touch $@
@@ -130,8 +138,8 @@ install: ## As root: /opt/cryptod, cryptod and cryptoctl in PREFIX/bin, units, u
 	rm -rf "$(NEW)" build; \
 	$(INSTALL_PYTHON) -m venv "$(NEW)"; \
 	"$(NEW)/bin/python" -I -m pip $(LOCKED) -r packaging/locks/build.txt; \
-	"$(NEW)/bin/python" -I -m pip $(LOCKED) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r packaging/locks/torch-cpu.txt \
-		$(if $(TORCH_INDEX),,|| "$(NEW)/bin/python" -I -m pip $(LOCKED) -r packaging/locks/torch.txt); \
+	index="$(call index,"$(NEW)/bin/python")"; "$(NEW)/bin/python" -I -m pip $(LOCKED) $$index -r packaging/locks/torch-cpu.txt \
+		$(if $(or $(DEFAULT_INDEX),$(if $(TORCH_INDEX),,pip)),|| "$(NEW)/bin/python" -I -m pip $(LOCKED) -r packaging/locks/torch.txt); \
 	"$(NEW)/bin/python" -I -m pip $(LOCKED) -r packaging/locks/daemon.txt; \
 	"$(NEW)/bin/python" -I -m pip install --no-deps --no-build-isolation --no-index .; \
 	find "$(NEW)/bin" -type f ! -name cryptod ! -name cryptoctl -delete; \

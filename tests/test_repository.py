@@ -1,11 +1,16 @@
 """The repository as a whole: what stands where, what is pinned, and what must never be in it."""
 
 import ast
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import tomllib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -64,8 +69,39 @@ def test_nothing_names_a_machine_or_a_package_index() -> None:
     forbidden = re.compile(
         r"/home/\w+/|/work/|/root/\.|pypi\.org|pythonhosted|download\.pytorch|BEGIN [A-Z ]*PRIVATE KEY|(?i:api[_-]?secret\s*=\s*['\"])"
     )
-    wrong = [f"{path}: {hit[0]}" for path, text in texts() if path != Path(__file__).relative_to(ROOT) for hit in forbidden.finditer(text)]
+    # One exception: pip's own index has no builds of torch for processors alone, so the default of the Makefile names the one that has.
+    default = "TORCH_INDEX ?= https://download.pytorch.org/whl/cpu\n"
+    makefile = Path("Makefile")
+    read = [(path, text.replace(default, "", 1) if path == makefile else text) for path, text in texts()]
+    wrong = [f"{path}: {hit[0]}" for path, text in read if path != Path(__file__).relative_to(ROOT) for hit in forbidden.finditer(text)]
     assert wrong == []
+    assert default in (ROOT / makefile).read_text()
+
+
+def index_of(folder: Path, default: str, *variables: str) -> str:
+    """The option that make hands to pip, where the Makefile's default is this."""
+    text = (ROOT / "Makefile").read_text()
+    (folder / "Makefile").write_text(re.sub(r"^TORCH_INDEX \?= .*$", f"TORCH_INDEX ?= {default}", text, flags=re.M))
+    (folder / "constraints.txt").write_text("torch==2.13.0\n")
+    ask = 'ask: ; @index="$(call index,$(PYTHON))"; echo "[$$index]"'
+    environ = {name: value for name, value in os.environ.items() if name != "TORCH_INDEX"}
+    command = ["make", "--no-print-directory", "--eval", ask, "ask", f"PYTHON={sys.executable}", *variables]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=20, env=environ)
+    return done.stdout.strip().replace("[ ", "[")
+
+
+def test_make_takes_torch_from_the_default_index_where_that_answers_and_does_not_wait_for_one_that_does_not(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, socket.create_server(("127.0.0.1", 0)) as silent:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        answers = f"http://127.0.0.1:{server.server_port}"
+        assert index_of(tmp_path, answers) == f"[--index-url {answers}]"
+        assert index_of(tmp_path, f"{answers}/nothing") == "[]"
+        assert index_of(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}") == "[]"
+        assert index_of(tmp_path, answers, "TORCH_INDEX=") == "[]"
+        assert index_of(tmp_path, answers, "TORCH_INDEX=https://index.invalid/cpu") == "[--index-url https://index.invalid/cpu]"
+        server.shutdown()
 
 
 def test_nothing_is_pickled() -> None:
