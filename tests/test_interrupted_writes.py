@@ -169,8 +169,8 @@ class PutAside(Scenario):
         for name in ("serving", "candles"):
             (place / name).mkdir(parents=True)
             (place / name / "data.mdb").write_bytes(b"\xff" * 40_960)
-        (place / "candles.damaged").mkdir()
-        (place / "candles.damaged" / "data.mdb").write_bytes(b"of the last time")
+        (place / "candles" / "damaged").mkdir()
+        (place / "candles" / "damaged" / "data.mdb").write_bytes(b"of the last time")
 
     def steps(self, place: Path) -> Iterator[Step]:
         yield lambda: statedir.open_serving(place / "serving", 5)

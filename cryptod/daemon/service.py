@@ -233,7 +233,7 @@ class Service:
 
     def _children(self, root: Path) -> Pool:
         worker = self.config.worker
-        return Pool(nice=worker.nice, memory_mb=worker.memory_mb, directory=str(root / "run"))
+        return Pool(nice=worker.nice, memory_mb=worker.memory_mb, directory=str(root / "run"), state=str(root))
 
     def _base_model(self) -> Model | None:
         """What serves coins that have no model yet; without it they wait for the next full retrain."""

@@ -73,8 +73,8 @@ def _opened(path: Path) -> CandleStore:
     try:
         return CandleStore.open(path, writer=True)
     except DamagedError as error:
-        aside = path.with_name(path.name + ".damaged")
-        put_aside(path, aside, error, replace=True)
+        aside = path / "damaged"  # the child may change nothing beside the store's own folder
+        put_aside(path / "data.mdb", aside / "data.mdb", error)
         log.error("the candle store was damaged and is fetched anew", error=error.message, set_aside=str(aside))
         return CandleStore.open(path, writer=True)
 

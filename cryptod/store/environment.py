@@ -268,8 +268,10 @@ def open_environment(
         try:
             _refuse_if_cut_short(env, path)
             env.reader_check()
+            if writer:
+                sync_folder(path)  # a new data.mdb is in it for good
             return env, _create(env, path, databases, schema, upgrades or {}) if writer else _attach(env, path, databases, schema)
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             env.close()
             raise _translated(error, path, "open") from error
         except StoreError:
@@ -421,13 +423,13 @@ def _translated(error: Exception, path: Path, doing: str) -> StoreError:
     return StoreError(f"could not {doing} {path}: {error}", hint="check the folder, its rights and the disk")
 
 
-def put_aside(path: Path, aside: Path, damage: DamagedError, *, replace: bool = False) -> None:
-    """Rename a damaged store; with ``replace`` what was put there before gives way. Raises `StoreError`, which tells of the damage too."""
+def put_aside(path: Path, aside: Path, damage: DamagedError) -> None:
+    """Rename a damaged store, its folder or the file in it. Raises `StoreError`, which tells of the damage too."""
     try:
-        for old in aside.glob("*") if replace else ():
-            old.unlink()
-        path.rename(aside)
-        sync_folder(path.parent)
+        aside.parent.mkdir(mode=0o700, exist_ok=True)
+        path.replace(aside)
+        for folder in {aside.parent, path.parent}:
+            sync_folder(folder)
     except OSError as refused:
         raise StoreError(
             f"{damage.message}, and it cannot be put aside: {refused.strerror}", hint="check the disk and its rights"

@@ -23,7 +23,7 @@ import msgspec
 
 from cryptod import logs
 from cryptod.errors import CryptodError, ExchangeError, WorkerError, out_of_memory
-from cryptod.worker import memory
+from cryptod.worker import confinement, memory
 from cryptod.worker.messages import Failed, Loaded, Order, Report
 
 RUNNERS: Final = {
@@ -43,6 +43,7 @@ OVER_MEMORY: Final = {
     "train": "lower train.batch_size, raise worker.memory_mb, or install the CPU build of torch: it takes 280 MB less than the CUDA build",
     "score": "ask for a shorter time, or raise worker.memory_mb",
     "report": "ask for a shorter time, or raise worker.memory_mb",
+    "backup": "raise worker.memory_mb",
 }
 """Kind of child -> what to do when it needs more memory than it may have."""
 
@@ -59,14 +60,18 @@ class Settings(NamedTuple):
     memory_mb: int
     log_level: str
     eager: int | None = None
+    state: str = ""
+    """The state directory, in which the child is confined to its part; empty: it is not confined."""
 
 
 def main(wire: socket.socket, settings: Settings) -> None:
     """Entry point of the child process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the daemon decides what ends
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _make_small(settings)
+    if settings.state and not confinement.confine(confinement.rights_of(settings.kind, settings.state)):
+        logs.get_logger("worker").debug("this kernel does not confine children (Landlock)", kind=settings.kind)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     decode = msgspec.msgpack.Decoder(Order).decode
     wire.setblocking(True)
     program = _Program(wire, settings)

@@ -85,7 +85,7 @@ class Pool:
     """Runs orders, at most one at a time of each kind (the callers see to that).
 
     ``nice``, ``memory_mb``: for the children. ``runners``: kind -> module, for tests. ``directory``: where the forkserver
-    has its socket; under /tmp unless given.
+    has its socket; under /tmp unless given. ``state``: the state directory, in which each child may change its own part only.
     """
 
     def __init__(
@@ -96,8 +96,9 @@ class Pool:
         runners: Mapping[str, str] = RUNNERS,
         linger: Mapping[str, float] = LINGER,
         directory: str = "",
+        state: str = "",
     ) -> None:
-        self.nice, self.memory_mb = nice, memory_mb
+        self.nice, self.memory_mb, self._confined_to = nice, memory_mb, state
         self._runners, self._linger = runners, linger
         self._idle: dict[str, _Child] = {}
         self._busy: dict[_Child, int] = {}
@@ -219,7 +220,7 @@ class Pool:
 
     async def _start(self, kind: str, eager: int | None = None) -> _Child:
         here, there = socket.socketpair()
-        settings = Settings(kind, self._runners[kind], self.nice, self.memory_mb, logs.level(), eager)
+        settings = Settings(kind, self._runners[kind], self.nice, self.memory_mb, logs.level(), eager, self._confined_to)
         try:
             process = await forkserver.start(child_side.main, there, settings, name=f"cryptod-{kind}")
             here.setblocking(False)

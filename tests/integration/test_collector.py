@@ -241,7 +241,7 @@ def test_a_damaged_store_is_set_aside_and_fetched_anew(world: World) -> None:
         done = world.collect(symbols=symbols)
         assert done.failed == {}
     world.assert_true(symbols)
-    assert (world.path.parent / "candles.damaged" / "data.mdb").exists()
+    assert (world.path / "damaged" / "data.mdb").exists()
 
 
 # Coins that come, go, stand still
