@@ -56,6 +56,14 @@ def test_it_names_the_coins_that_are_behind_and_by_how_much() -> None:
     assert predictor.behind(CUTOFF + 2 * HOUR.ms) == dict.fromkeys(SYMBOLS[1:], 2 * HOUR.ms)
 
 
+def test_a_model_does_not_serve_a_coin_that_stands_behind_a_symbol_since_it_was_made() -> None:
+    predictor = Predictor(MODELS, renewed={SYMBOLS[0]: CUTOFF + HOUR.ms, SYMBOLS[1]: CUTOFF})
+    assert SYMBOLS[0] not in predictor
+    assert set(predictor.symbols) == set(SYMBOLS[1:])
+    others = Predictor(MODELS).forecast(SYMBOLS[1:], CUTOFF)
+    assert np.allclose(predictor.forecast(SYMBOLS[1:], CUTOFF).close, others.close)
+
+
 def test_a_forecast_has_every_part_in_the_agreed_shape() -> None:
     found = Predictor(MODELS).forecast(SYMBOLS, CUTOFF)
     assert found.symbols == SYMBOLS

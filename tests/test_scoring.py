@@ -108,6 +108,16 @@ def test_an_outcome_is_not_used_before_its_horizon_has_passed(house: House) -> N
     assert moved.tolist() == [True] * 3 + [False] * (MAX_HORIZON - 3)
 
 
+def test_what_was_issued_of_a_coin_that_another_has_replaced_since_has_no_outcome(house: House) -> None:
+    cutoff = START + 30 * HOUR.ms
+    house.issue(cutoff)
+    house.scoring.renewed = {SYMBOLS[0]: cutoff + HOUR.ms}
+    house.scoring.mature(cutoff + 40 * HOUR.ms)
+    (score,) = house.ledger.scores(0, cutoff + HOUR.ms)
+    assert np.isnan(score.outcome[0]).all()
+    assert np.isfinite(score.outcome[1]).all()
+
+
 def test_an_outcome_teaches_once_however_often_a_cutoff_is_matured(house: House) -> None:
     house.issue(START + 30 * HOUR.ms, width=0.01)
     house.scoring.mature(START + 31 * HOUR.ms)

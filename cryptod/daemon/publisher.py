@@ -171,7 +171,7 @@ class Publisher:
         """What is current from now on is what ``read`` gives."""
         current, models, refused, predictor = await self.in_slices(self._built, read)
         self.models, self.refused, self.predictor = models, refused, predictor
-        self._model_of = {symbol: model.name for model in models for symbol in model.symbols}
+        self._model_of = {symbol: models[predictor.model_of(symbol)].name for symbol in predictor.symbols}
         self.generation, self.promoted_at = current.generation, current.promoted_at
 
     def _built(self, read: Callable[[], Current]) -> tuple[Current, tuple[Model, ...], dict[str, str], Predictor]:
@@ -186,11 +186,21 @@ class Publisher:
                 refused[checkpoint.name] = str(error)
                 log.error("a checkpoint was refused", model=checkpoint.name, error=error.message, hint=error.hint)
         serving = [model.served_by(self.config.forecast.serve) for model in models]
-        return current, tuple(models), refused, Predictor(serving, self._scoring.learning)
+        return current, tuple(models), refused, Predictor(serving, self._scoring.learning, self._scoring.renewed)
 
     def serving(self) -> dict[str, tuple[str, ...]]:
         """Current checkpoints -> the coins that each serves: a coin is served by the newest one that knows it."""
-        return {model.name: tuple(s for s in model.symbols if self._model_of[s] == model.name) for model in self.models}
+        return {model.name: tuple(s for s in model.symbols if self._model_of.get(s) == model.name) for model in self.models}
+
+    async def renew(self, renewed: Mapping[str, int]) -> None:
+        """Behind some symbols other coins stand since the close times given: what is known of the old ones is not about them."""
+        if renewed == self._scoring.renewed:
+            return
+        new = [symbol for symbol, since in renewed.items() if self._scoring.renewed.get(symbol) != since]
+        async with self._lock:
+            self._scoring.renewed = dict(renewed)
+            await self.on_disk(self._cache.clear, new)
+            await self._take(self._checkpoints.load_current)
 
     async def promote(self, name: str, now: int, run: str, followed: Collection[str]) -> None:
         """Make a checkpoint current, after it has been read back and found sound. Those of one ``run`` are rolled back as one."""

@@ -9,6 +9,7 @@ has to be remembered across a restart but what was learned and how far it has co
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -73,6 +74,8 @@ class Scoring:
     def __init__(self, ledger: Ledger, records: Records, candles: Candles) -> None:
         self._ledger, self._records, self._candles = ledger, records, candles
         self.drift, self.coverage = DriftWatch(records), LiveCoverage(records)
+        self.renewed: dict[str, int] = {}
+        """Symbols behind which another coin stands since a close time (UTC ms): what was issued before has no outcome."""
         self._recent: dict[tuple[int, int], Spoken] = {}
         self._restore()
 
@@ -165,12 +168,18 @@ class Scoring:
     def _one(self, key: tuple[int, int]) -> Spoken | None:
         """An issue out of memory, or else out of the ledger; None where it cannot be read."""
         if (known := self._recent.get(key)) is not None:
-            return known
+            return replace(known, close=self._of_this_coin(key[0], known.symbols, known.close))
         issue = self._ledger.get(*key)
         if issue is None:
             return None
         flags = issue.flags or ((),) * len(issue.symbols)
-        return Spoken(issue.symbols, issue.close, issue.quantiles, self._ledger.references(*key), combined(flags))
+        close = self._of_this_coin(key[0], issue.symbols, issue.close)
+        return Spoken(issue.symbols, close, issue.quantiles, self._ledger.references(*key), combined(flags))
+
+    def _of_this_coin(self, cutoff: int, symbols: tuple[str, ...], close: Float64) -> Float64:
+        """The closes at a cutoff, NaN for a coin that another one has replaced since: later prices are no outcomes of it."""
+        gone = [symbol in self.renewed and cutoff < self.renewed[symbol] for symbol in symbols] if self.renewed else []
+        return np.where(gone, np.nan, close) if any(gone) else close
 
     def _score(self, cutoff: int) -> None:
         """Score the issues whose last horizon has matured, once; one that lacks outcomes is looked at again while they may still come."""

@@ -206,6 +206,7 @@ class Service:
         candles = functools.partial(read_candles, root / "candles")
         scoring = Scoring(self.ledger, self.records, candles)
         self.scoring = scoring
+        scoring.renewed = dict((self.records.get("universe") or {}).get("renewed", {}))
         self.publisher = Publisher(
             self.config, candles, stores, self._disk, self.monotonic, self.trouble, self._on_store_error, scoring, self._base_model()
         )
@@ -408,6 +409,7 @@ class Service:
             if (self.collection.followed, self.collection.left_out) != before:
                 self.index()
             await self._leave_the_future()
+            await self.publisher.renew(self.collection.renewed)
             late = self.publisher.late - set(self.collection.failed)
             self._catch_up = bool(late) or self.publisher.lacks(self.collection.followed)
 

@@ -6,7 +6,7 @@ candles come from is the caller's business. Advancing 100 coins by an hour and f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,10 +84,17 @@ class _Group:
 class Predictor:
     """Models and state of all coins that can be forecast. A coin in several models is served by the last one listed."""
 
-    def __init__(self, models: Sequence[Model], learning: Learning | None = None) -> None:
+    def __init__(self, models: Sequence[Model], learning: Learning | None = None, renewed: Mapping[str, int] | None = None) -> None:
+        """``renewed``: symbols behind which another coin stands since a close time: models of before do not know it."""
         self._models = tuple(models)
         self.learning = learning
-        serving = {symbol: (m, column) for m, model in enumerate(self._models) for column, symbol in enumerate(model.symbols)}
+        since = renewed or {}
+        serving = {
+            symbol: (m, column)
+            for m, model in enumerate(self._models)
+            for column, symbol in enumerate(model.symbols)
+            if symbol not in since or model.state.at[column] >= since[symbol]
+        }
         self._serving = serving
         self.symbols = tuple(serving)
         self._gappy = {symbol for symbol, (m, _) in serving.items() if symbol in self._models[m].meta.get("gaps", ())}
@@ -105,6 +112,10 @@ class Predictor:
                 self._place[symbol] = (len(self._groups), column)
             self._groups.append(_Group(self._models[members[0]].season, symbols, state, in_market))
         self._market: tuple[int, Float32] | None = None
+
+    def model_of(self, symbol: str) -> int:
+        """Which of the models serves a coin."""
+        return self._serving[symbol][0]
 
     def __contains__(self, symbol: str) -> bool:
         return symbol in self._serving
@@ -285,7 +296,7 @@ class Predictor:
 
 def _own_columns(model: Model, place: int, serving: dict[str, tuple[int, int]]) -> list[tuple[str, int]]:
     """The coins of a model that no later model serves, with their columns."""
-    return [(symbol, column) for column, symbol in enumerate(model.symbols) if serving[symbol] == (place, column)]
+    return [(symbol, column) for column, symbol in enumerate(model.symbols) if serving.get(symbol) == (place, column)]
 
 
 def _refuse(symbols: Sequence[str], cutoffs: Int64, close: Float64, cutoff: int) -> None:

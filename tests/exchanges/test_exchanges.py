@@ -147,3 +147,29 @@ def test_what_ccxt_reads_in_a_market_is_there_in_the_next_run(name: str, tmp_pat
         assert collected.run(now + H).failed == {}
         assert server.unknown == []
         assert collected.wrong(now + H) == {}
+
+
+def test_a_coin_that_was_listed_anew_under_its_name_is_another_coin_and_begins_anew(tmp_path: Path) -> None:
+    shape = next(shape for shape in SHAPES if (shape.id, shape.market) == ("binance", "swap"))
+    now = int(time.time() * 1000) // H * H - 2 * H + 20 * MINUTE
+    relisted = now // H * H - 100 * H
+
+    def contracts(world: World) -> Any:
+        found = shape.markets[0].body(world)
+        for contract in found["symbols"]:
+            if contract["symbol"] == "XRPUSDT":
+                contract["onboardDate"] = relisted
+        return found
+
+    with served(replace(shape, months=1), World(now, 2 * MONTH, shape.quote, shape.name)) as server:
+        collected = Collected(server, tmp_path)
+        assert collected.run(now, select=True).renewed == ()
+        server.shape = replace(server.shape, markets=[replace(shape.markets[0], body=contracts)])
+        done = collected.run(now + H, select=True)
+        assert (done.renewed, done.failed, len(done.symbols)) == (("XRP/USDT:USDT",), {}, len(COINS))
+        assert set(collected.wrong(now + H)) == {"XRP"}  # of which the hours before are gone
+        with CandleStore.open(tmp_path / "candles") as store:
+            held = store.panel(["XRP/USDT:USDT"], relisted - 500 * H, now // H * H)
+        assert (held.status[:500] == NOT_FETCHED).all()
+        assert (held.status[500:] != NOT_FETCHED).all()
+        assert collected.run(now + 2 * H, select=True).renewed == ()

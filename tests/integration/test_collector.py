@@ -290,6 +290,26 @@ def test_a_coin_that_is_delisted_is_followed_for_a_week_and_then_left_out(world:
     assert done.left_out[symbols[0]] == "binance has no candle of it since 2023-11-14 21:00: halted or delisted"
 
 
+def test_a_coin_without_candles_keeps_its_reason_and_is_followed_again_in_the_hour_in_which_it_is_back(world: World) -> None:
+    symbols = world.begin()
+    back = NOW + 9 * 24 * HOUR.ms
+    world.faults(Fault("halted", symbols=symbols[:1], start=NOW, end=back))
+    world.later(8 * 24)
+    done = world.collect(symbols=symbols)
+    assert done.symbols == symbols[1:]
+    reason = done.left_out[symbols[0]]
+    for _ in range(2):
+        world.later(1)
+        done = world.collect(symbols=done.symbols)
+        assert (done.symbols, done.left_out[symbols[0]]) == (symbols[1:], reason)
+        assert done.requests <= len(symbols) + 1
+    world.clock.time = back + HOUR.ms + 11 * MINUTE
+    done = world.collect(symbols=done.symbols)
+    assert set(done.symbols) == set(symbols)
+    assert symbols[0] not in done.left_out
+    world.assert_true(symbols)
+
+
 def test_a_halt_is_hours_without_trades_and_ends_by_itself(world: World) -> None:
     symbols = world.begin()
     world.faults(Fault("halted", symbols=symbols[:1], start=NOW, end=NOW + 30 * HOUR.ms))
