@@ -507,3 +507,35 @@ async def test_a_time_in_seconds_is_read_as_one() -> None:
     handler, _ = answers((200, '{"iso": "2025-07-20T15:12:13.466Z", "epoch": 1753024333.466}', {}))
     async with serving(handler) as url, Exchange("dydx", url, "swap") as exchange:
         assert await exchange.time() == 1_753_024_333_000
+
+
+# An exchange without volumes
+
+
+async def test_where_no_volumes_are_told_a_day_of_candles_of_each_pair_tells_them() -> None:
+    open_time = NOW - NOW % HOUR.ms - HOUR.ms
+
+    async def handle(request: web.Request) -> web.Response:
+        if request.path == "/api/v3/ticker/24hr":
+            return web.json_response([])
+        if request.query["symbol"] == "ETHUSDT":
+            return web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
+        return web.json_response([kline(open_time)])
+
+    said: list[str] = []
+    async with serving(handle) as url, Exchange("binance", url, on_wait=said.append) as exchange:
+        exchange.use_markets({**BTC, "ETH/USDT": {**BTC["BTC/USDT"], "id": "ETHUSDT", "symbol": "ETH/USDT", "base": "ETH"}})
+        days = await exchange.last_day(
+            {"BTC/USDT": True, "ETH/USDT": True, "OLD/USDT": False, "BTC/EUR": True}, "USDT", open_time + HOUR.ms
+        )
+    assert {symbol: day.quote_volume for symbol, day in days.items()} == {"BTC/USDT": 55.0, "ETH/USDT": 0.0}
+    assert said == ["binance tells no volumes: 2 pairs are asked for a day of candles each"]
+
+
+async def test_an_exchange_without_volumes_and_with_too_many_pairs_asks_for_names() -> None:
+    handler, _ = answers((200, "[]", {}))
+    async with serving(handler) as url, Exchange("binance", url) as exchange:
+        exchange.use_markets(BTC)
+        with pytest.raises(ExchangeError, match="tells no volumes of its 601 pairs") as caught:
+            await exchange.last_day({f"A{n}/USDT": True for n in range(601)}, "USDT", NOW)
+    assert "universe.include" in caught.value.hint

@@ -10,14 +10,18 @@ import sys
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from cryptod.errors import ExchangeError
 from cryptod.ingest import exchange as module
 from cryptod.ingest.exchange import Exchange
-from cryptod.ingest.transport import MOST_BYTES, Unwelcome, decoded
+from cryptod.ingest.transport import MOST_BYTES, Unwelcome, _stay, decoded
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -171,3 +175,26 @@ async def test_a_child_that_loads_markets_stays_below_200_mb(count: int) -> None
     *said, peak = output.decode().splitlines()
     assert int(peak) < 200
     assert bool(said) == (count > 10_000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "target", "stays"),
+    [
+        ("https://api.example.com/v1", "https://api.example.com/v2", True),
+        ("https://api.example.com/v1", "/v2", True),
+        ("http://api.example.com/v1", "https://api.example.com/v1", True),
+        ("https://api.example.com/v1", "http://api.example.com/v1", False),
+        ("https://api.example.com/v1", "https://api.example.com:8443/v1", False),
+        ("https://api.example.com/v1", "https://www.example.com/v1", False),
+        ("https://api.example.com/v1", "https://192.168.1.1/", False),
+        ("https://api.example.com/v1", "https://[::1/", False),
+    ],
+)
+async def test_a_redirect_stays_with_its_host_and_https(asked: str, target: str, stays: bool) -> None:
+    params: Any = SimpleNamespace(url=URL(asked), response=SimpleNamespace(headers={"Location": target}))
+    async with aiohttp.ClientSession() as session:
+        if stays:
+            await _stay(session, SimpleNamespace(), params)
+        else:
+            with pytest.raises(Unwelcome, match="a redirect to"):
+                await _stay(session, SimpleNamespace(), params)
