@@ -12,6 +12,7 @@ import pytest
 from cryptod.config import Config
 from cryptod.daemon.collection import REMOVED, RETRY_FIRST, RETRY_MOST, SETTLE_MS, Collection
 from cryptod.errors import RequestError, WorkerError
+from cryptod.settings import Exchange, Universe
 from cryptod.worker.messages import CollectDone, CollectOrder, Failed, Progress, Report
 
 HOUR = 3_600_000
@@ -220,6 +221,28 @@ def test_a_coin_that_was_added_is_asked_for_at_once_and_beyond_the_size_of_the_u
     assert again.lane.followed[-1] == "DOGE/USDT"
     again.run(NOW + HOUR)
     assert again.pool.orders[-1].include == ("DOGE/USDT",)
+
+
+def test_a_coin_that_was_added_goes_on_under_the_exchanges_own_spelling() -> None:
+    house = House()
+    house.run()
+    assert house.lane.add(house.lane.meant("kbonk"))
+    assert house.lane.unmet == ("KBONK/USDT",)
+    house.pool.reply = msgspec.structs.replace(collected(), symbols=("BTC/USDT", "kBONK/USDT"), spelt={"KBONK/USDT": "kBONK/USDT"})
+    house.run()
+    assert house.lane.amendments.added == ("kBONK/USDT",)
+    assert (house.lane.unmet, house.lane.followed) == ((), ("BTC/USDT", "kBONK/USDT"))
+    house.run(NOW + HOUR)
+    assert house.pool.orders[-1].include == ("kBONK/USDT",)
+
+
+def test_coins_of_a_futures_market_are_named_as_its_contracts_are() -> None:
+    house = House(config=Config(exchange=Exchange(market="swap"), universe=Universe(include=("BTC/USDT",), exclude=("ETH/USDT:USDT",))))
+    house.lane.add(house.lane.meant("doge"))
+    house.run()
+    order = house.pool.orders[-1]
+    assert (order.market, order.exclude) == ("swap", ("ETH/USDT:USDT",))
+    assert order.include == ("BTC/USDT:USDT", "DOGE/USDT:USDT")
 
 
 def test_a_coin_that_the_exchange_does_not_have_is_asked_for_once() -> None:

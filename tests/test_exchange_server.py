@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gzip
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -21,10 +23,12 @@ import pytest
 
 from cryptod.clock import parse_clock
 from cryptod.errors import ConfigError, CryptodError
+from cryptod.ingest import exchange as asking
 from cryptod.market import CANDLE, HOUR, NO_TRADE, NOT_FETCHED
 from cryptod.simulator import command
 from cryptod.simulator.allowance import BAN_SECONDS, PATIENCE, Allowance
 from cryptod.simulator.faults import KINDS, Fault, FaultTable, parse_fault
+from cryptod.simulator.folder import FolderMarket
 from cryptod.simulator.generator import GeneratedMarket
 from cryptod.simulator.server import Exchange
 
@@ -49,6 +53,17 @@ class StillClock:
 @pytest.fixture(scope="module")
 def market() -> GeneratedMarket:
     return GeneratedMarket(30, seed=1, first=LAST - HISTORY)
+
+
+async def test_names_of_any_script_and_case_are_served_to_ccxt(tmp_path: Path) -> None:
+    for name in ("kBONK-USDT", "\u5e01\u5b89\u4eba\u751f-USDT"):
+        with gzip.open(tmp_path / f"{name}.csv.gz", "wt") as file:
+            file.write("ts,open,high,low,close,volume\n" + "".join(f"{LAST - h * HOUR.ms},1,2,1,2,5\n" for h in range(9, 0, -1)))
+    async with Exchange(FolderMarket(tmp_path), StillClock()) as exchange, asking.Exchange("binance", exchange.url) as client:
+        trading = await client.load_markets()
+        assert set(trading) == {"KBONK/USDT", "\u5e01\u5b89\u4eba\u751f/USDT"}  # ccxt has capitals
+        for symbol in trading:
+            assert len(await client.candles(symbol, HOUR, LAST - 5 * HOUR.ms, 100)) == 5
 
 
 @pytest.fixture

@@ -547,7 +547,7 @@ class Publisher:
         if self.config.forecast.serve != SOURCES[0]:
             return 0
         lost = ((model.name, model.symbols[row]) for model in self.models for row in np.flatnonzero((model.source > 0) & ~model.pegged))
-        return sum(self._model_of[symbol] == name for name, symbol in lost)
+        return sum(self._model_of.get(symbol) == name for name, symbol in lost)
 
     def stats(self) -> dict[str, Any]:
         cache = self.config.prediction_cache

@@ -61,13 +61,13 @@ class Answers:
     def _listing(self, market_id: str, now: int) -> Listing:
         if not market_id:
             raise binance.missing("symbol")
-        if (
+        listing = self.by_id.get(market_id)
+        if listing is None and (
             len(market_id) > 20
             or not market_id.replace("-", "").replace("_", "").replace(".", "").isalnum()
             or market_id != market_id.upper()
         ):
             raise binance.illegal("symbol", _SYMBOL_PATTERN)
-        listing = self.by_id.get(market_id)
         if listing is None or not listing.known(now):
             raise binance.INVALID_SYMBOL
         return listing
