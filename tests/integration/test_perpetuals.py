@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from cryptod.market import CANDLE, HOUR
 from cryptod.simulator.generator import GeneratedMarket
@@ -11,7 +12,7 @@ from tests.integration.house import START, Daemon, SimulatedExchange, short_fold
 
 COINS = 4
 SEED = 7
-SMALL = {"cryptod_universe_size": COINS, "cryptod_exchange_market": "swap", "cryptod_incremental_enabled": "false"}
+SMALL: dict[str, Any] = {"cryptod_universe_size": COINS, "cryptod_exchange_market": "swap", "cryptod_incremental_enabled": "false"}
 
 
 def test_perpetual_futures_are_collected_trained_and_found_by_what_is_typed() -> None:
