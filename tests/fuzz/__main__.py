@@ -21,11 +21,11 @@ from random import Random
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
-from cryptod.daemon import control, crowd, dispatch, framing, handlers, symbols
+from cryptod.daemon import connection, control, crowd, dispatch, framing, handlers, nearest, symbols
 from tests.fuzz import grammar
 from tests.fuzz.inside import Inside, Wrong
 
-GUIDED: Final = (control, crowd, dispatch, framing, handlers, symbols)
+GUIDED: Final = (connection, control, crowd, dispatch, framing, handlers, nearest, symbols)
 """Whose branches are counted."""
 WORKERS: Final = 2
 MEMORY: Final = "/dev/shm"
