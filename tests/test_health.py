@@ -591,7 +591,7 @@ async def test_a_daemon_that_was_stopped_while_the_clock_was_ahead_sets_it_aside
         with CandleStore.open(tmp_path / "candles", writer=True) as store:
             assert store.drop_after(true) == COINS
         await house.collect(collected(dropped=True))
-        assert len(publisher.models) == 0
+        assert publisher.serving() == {}
         await house.refresh()
         assert [model.cutoff for model in publisher.models] == [true]
         assert publisher.published_to == true
