@@ -168,6 +168,7 @@ lock: ## Write packaging/locks anew from constraints.txt, checksums and all (nee
 	$(PYTHON) packaging/locks/lock.py $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 
 # A Debian package of it, from a tree of its own; installing it needs neither an index nor a compiler.
+# DEBFULLNAME and DEBEMAIL, as Debian's own tools read them, name its maintainer: whoever builds it.
 DEB_VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' cryptod/__init__.py)-1
 deb: ## A Debian package in dist/: sudo apt install ./dist/cryptod_*.deb
 	rm -rf dist/stage

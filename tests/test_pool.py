@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -99,6 +100,33 @@ async def test_a_child_is_small_harmless_and_knows_nothing_of_systemd_or_of_the_
     assert facts["cards"] == ""
     assert facts["sigint"] == "True"
     assert "MALLOC_ARENA_MAX" not in os.environ
+
+
+async def test_a_folder_with_a_path_longer_than_a_socket_s_holds_the_forkserver_s_socket_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/nonexistent")
+    folder = tmp_path / ("x" * 120) / "run"
+    pool = Pool(runners=RUNNERS, directory=str(folder))
+    try:
+        final, _ = await carry_out(pool, train(""))
+        assert isinstance(final, Finished)
+        assert [path.name[:9] for path in folder.iterdir()] == ["listener-"]
+    finally:
+        await pool.stop()
+    assert list(folder.iterdir()) == []
+
+
+async def test_too_few_open_files_are_named_as_the_reason(pool: Pool) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+    try:
+        with pytest.raises(WorkerError, match="could not be started: Too many open files") as told:
+            await carry_out(pool, train(""))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "LimitNOFILE=" in told.value.hint
+    assert pool.children == []
 
 
 async def test_a_child_started_ahead_imports_its_work_and_is_given_the_order(pool: Pool, tmp_path: Path) -> None:

@@ -45,13 +45,13 @@ _lock = threading.Lock()
 def keep_files_in(directory: str) -> None:
     """Let the forkserver have its socket in this folder, and remove those that a killed daemon left there.
 
-    Otherwise it is in a folder under /tmp that nobody removes after a SIGKILL; as it is when the path is too long for a
-    socket's.
+    Otherwise it is in a folder under /tmp that nobody removes after a SIGKILL. A folder whose path is too long for a
+    socket's goes by the number of a descriptor.
     """
     folder = Path(directory)
-    if len(os.fsencode(folder)) > _MAX_FOLDER:
-        return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if len(os.fsencode(folder)) > _MAX_FOLDER:
+        directory = f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}"
     for left in folder.glob("listener-*"):
         left.unlink(missing_ok=True)
     config: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ descriptor of the process itself (pidfd) tell how it is.
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import os
 import signal
@@ -59,6 +60,12 @@ LOAD_RETRY_S: Final = 3600.0
 """Seconds until a child that could not load its libraries is tried again, when nothing has changed that could help."""
 _FAULTS: Final = (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 """How a library ends the process that loads it: built for another processor, or damaged."""
+_NOT_STARTED: Final = {
+    errno.EMFILE: "let the daemon open more files: `ulimit -n 1024`, or LimitNOFILE= of the unit",
+    errno.ENFILE: "the machine has too many open files: see fs.file-max",
+    errno.EAGAIN: "let the daemon start more processes: `ulimit -u`, or TasksMax= of the unit",
+    errno.ENOMEM: "the machine has no memory left: end other programs",
+}
 _FINAL: Final = (CollectDone, Finished, Scored, Paged, BackedUp, Failed)
 
 
@@ -219,19 +226,22 @@ class Pool:
         await forkserver.stop()
 
     async def _start(self, kind: str, eager: int | None = None) -> _Child:
-        here, there = socket.socketpair()
         settings = Settings(kind, self._runners[kind], self.nice, self.memory_mb, logs.level(), eager, self._confined_to)
+        try:
+            here, there = socket.socketpair()
+        except OSError as error:
+            raise _not_started(kind, error) from error
         try:
             process = await forkserver.start(child_side.main, there, settings, name=f"cryptod-{kind}")
             here.setblocking(False)
             reader, writer = await asyncio.open_unix_connection(sock=here)
+            child = _Child(kind, process, reader, writer, self._forget)
         except OSError as error:
             here.close()
-            raise WorkerError(f"the {kind} child could not be started: {error}", hint="too many processes, or out of memory?") from error
+            raise _not_started(kind, error) from error
         except BaseException:
             here.close()  # a child that starts nevertheless finds its wire cut, and ends
             raise
-        child = _Child(kind, process, reader, writer, self._forget)
         self._all.add(child)
         if self.stopping:
             await child.end()
@@ -394,6 +404,11 @@ class _Child:
                 signal.pidfd_send_signal(self._pidfd, number)
             except ProcessLookupError:
                 pass  # gone in this moment; a pidfd never means another process
+
+
+def _not_started(kind: str, error: OSError) -> WorkerError:
+    hint = _NOT_STARTED.get(error.errno or 0, "too many processes, or out of memory?")
+    return WorkerError(f"the {kind} child could not be started: {error.strerror or error}", hint=hint)
 
 
 def _fate(code: int | None) -> tuple[str, str]:
