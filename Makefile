@@ -46,7 +46,7 @@ cost = $(1) -Ic '$(CARDS)' || echo "torch is the build for graphics cards: about
  while a child trains; TORCH_INDEX=<an index of builds for processors alone> takes the other" >&2
 
 # A line in a .pth file: setuptools' other way puts a finder into every start of Python, 15 ms that an installed cryptoctl does not pay.
-EDITABLE := -C editable_mode=compat -e
+EDITABLE := --config-settings editable_mode=compat -e
 
 .PHONY: help demo pictures test lint run bench figures soak storms chaos fuzz install lock uninstall deb test-deb test-container test-fresh clean $(BENCHES)
 .DEFAULT_GOAL := help
