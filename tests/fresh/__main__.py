@@ -45,6 +45,8 @@ mount --rbind /dev "$ROOT/dev"
 mount --rbind /sys "$ROOT/sys"
 mount -t tmpfs -o mode=755 tmpfs "$ROOT/run"
 cd "$ROOT"
+pivot_root . mnt
+umount -l /mnt
 exec chroot . "$@"
 """
 
