@@ -344,14 +344,17 @@ def test_every_verb_that_a_text_of_ours_tells_people_to_type_is_one() -> None:
 
 
 def test_events_are_a_line_each_and_with_json_a_document_each(daemon: Daemon) -> None:
-    async def tell() -> None:
+    async def noticed() -> None:
         while daemon.server.listens("jobs"):  # noqa: ASYNC110 until it is noticed that the one before is gone
             await asyncio.sleep(0.01)
+
+    async def tell() -> None:
         for event in (RUNNING, CLOSED):
             while not daemon.server.notify("jobs", msgpack.packb(event)):  # noqa: ASYNC110 until somebody listens
                 await asyncio.sleep(0.01)
 
     for options in ((), ("--json",)):
+        asyncio.run_coroutine_threadsafe(noticed(), daemon.loop).result(30)
         asyncio.run_coroutine_threadsafe(tell(), daemon.loop)
         found = run(daemon.path, "events", "jobs", "--count", "2", *options)
         assert (found.returncode, found.stderr) == (0, "")
