@@ -266,6 +266,8 @@ class Client:
         After a restart of the daemon the subscription is renewed, and the event ``lost`` says that some may be missing.
         """
         end = None if timeout is None else time.monotonic() + timeout
+        if not self._events:
+            self._take(0, None)  # what came along with the last answer
         while not self._events:
             left = 3600.0 if end is None else end - time.monotonic()
             if left <= 0:

@@ -382,6 +382,27 @@ def test_events_are_heard_also_those_that_come_between_answers(daemon: Daemon) -
         assert list(client.events(0.2)) == [Event("jobs", {"id": 1}), Event("jobs", {"id": 2})]
 
 
+def test_events_that_come_along_with_an_answer_are_heard_at_once(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                _, number, _, _ = msgpack.unpackb(connection.recv(1 << 16))
+                events = [[2, "event", ["jobs", {"id": one}]] for one in (1, 2)]
+                connection.sendall(b"".join(map(msgpack.packb, [[1, number, None, {"topics": ["jobs"]}], *events])))
+                connection.recv(1)  # until the client goes
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with Client(tmp_path / "s", timeout=5) as client:
+            client.subscribe(["jobs"])
+            assert [client.next_event(5), client.next_event(5)] == [Event("jobs", {"id": 1}), Event("jobs", {"id": 2})]
+        thread.join()
+
+
 def test_a_subscription_is_renewed_after_a_restart_and_says_that_something_may_be_lost(daemon: Daemon) -> None:
     with Client(daemon.path) as client:
         client.subscribe(["jobs"])
