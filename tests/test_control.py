@@ -52,6 +52,7 @@ class House:
             "get_many": self.get_many,
             "top": lambda request, peer: Ready(b"\xc6" + (4_000_000).to_bytes(4, "big"), bytes(4_000_000)),
             "report": self.report,
+            "cache_clear": self.clear,
             "train": self.train,
             "jobs": self.jobs,
             "status": lambda request, peer: {"pid": peer.pid, "uid": peer.uid, "groups": sorted(peer.groups)},
@@ -68,6 +69,10 @@ class House:
     async def get_many(self, request: Any, peer: Peer) -> Any:
         await self.gate.wait()
         return request.symbols
+
+    async def clear(self, request: Any, peer: Peer) -> Any:
+        await self.gate.wait()
+        self.changes += 1
 
     async def report(self, request: Any, peer: Peer) -> Any:
         await self.gate.wait()
@@ -206,6 +211,26 @@ async def test_a_client_that_has_said_all_it_wants_is_hung_up_on_after_a_large_a
     asyncio.get_running_loop().call_later(0.05, house.gate.set)
     [answer] = await client.all(pack([0, 1, "report", []]))
     assert answer[:3] == [1, 1, None]
+
+
+@pytest.mark.parametrize("end", [b"\xc1", b""])
+async def test_of_a_client_that_is_hung_up_on_or_gone_what_changes_something_is_done_to_its_end_and_the_rest_given_up(
+    house: House, end: bytes
+) -> None:
+    """Once it was waited for that a client reads that had been hung up on: fuzzing found it."""
+    house.gate.clear()
+    client = await house.client()
+    client.writer.write(pack([0, 1, "cache_clear", []]) + pack([0, 2, "report", []]))
+    assert await settled(lambda: len(house.server.tasks) == 2)
+    if end:
+        client.writer.write(end)
+    else:
+        client.writer.close()
+    assert await settled(lambda: len(house.server.tasks) == 1)
+    house.gate.set()
+    assert await settled(lambda: not house.server.tasks)
+    assert house.changes == 1
+    assert await settled(lambda: not house.server.connections)
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,7 @@ class Connection(asyncio.BufferedProtocol):
         for task, reads in tuple(self._tasks.items()):
             if reads:
                 task.cancel()
-        for future in self._stalled:
-            future.cancel()
+        self._go_on()
 
     def _count(self) -> None:
         """What it keeps now is what the crowd is told."""
@@ -335,13 +334,14 @@ class Connection(asyncio.BufferedProtocol):
         return result
 
     async def turn(self) -> None:
-        """Go on in the user's next slice, and not before the client reads."""
-        while True:
-            while not self._writing:
+        """Go on in the user's next slice, and not before the client reads; at once where it is hung up on."""
+        while not self._transport.is_closing():
+            if not self._writing:
                 future = asyncio.get_running_loop().create_future()
                 self._stalled.append(future)
                 self._server.crowd.stall(self, self.user)
                 await future
+                continue
             await self._server.crowd.turn(self.user)
             if self._writing:
                 return
@@ -396,13 +396,17 @@ class Connection(asyncio.BufferedProtocol):
         if self._frames is not None and not self._queued:
             self._queued = True
             self._server.crowd.queue(self, self.user)
+        self._go_on()
+        self._read_or_wait()
+        self._close_if_ended()
+
+    def _go_on(self) -> None:
+        """What waited for the client to read waits no more."""
         self.user.stalled.pop(self, None)
         stalled, self._stalled = self._stalled, []
         for future in stalled:
             if not future.done():
                 future.set_result(None)
-        self._read_or_wait()
-        self._close_if_ended()
 
     def send_event(self, data: bytes, count: int = 1) -> bool:
         """Send it, or drop and count it if the client does not read; ``count``: how many events it is."""
