@@ -15,6 +15,7 @@ import configparser
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -162,10 +163,14 @@ class Debian:
         said = ""
         with subprocess.Popen(shell, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             assert process.stdout is not None
-            for raw in process.stdout:
-                line = raw.decode(errors="replace")
-                print(line, end="", flush=True)
-                said += line
+            try:
+                for raw in process.stdout:
+                    line = raw.decode(errors="replace")
+                    print(line, end="", flush=True)
+                    said += line
+            except BaseException:
+                process.kill()  # and with it everything inside
+                raise
         if process.returncode != 0:
             raise Failed(f"`{command}` ended with {process.returncode}")
         return said
@@ -254,6 +259,7 @@ def main() -> int:
     if reason := refuse(options, folder):
         print(f"make test-fresh: {reason}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     debian = Debian(options.debian, folder)
     variables = "" if options.torch_index is None else f" TORCH_INDEX={options.torch_index}"
     rows: list[str] = []
