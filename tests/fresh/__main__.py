@@ -286,6 +286,8 @@ def main() -> int:
             timed(step, partial(STEPS[step], debian, variables))
     except (Failed, AssertionError, RuntimeError, subprocess.SubprocessError) as error:
         failed = str(error)
+    except KeyboardInterrupt:
+        failed = "interrupted"
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
