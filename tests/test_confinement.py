@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cryptod.store.candles import CandleStore
 from cryptod.worker.child import RUNNERS
 
 TRY = """
@@ -77,6 +78,32 @@ def test_a_child_changes_its_own_part_of_the_state_only(kind: str, tmp_path: Pat
     assert all(found[f"{deed} {part}"] == "done" for part in MAY[kind] - {"connect"} for deed in ("make", "change", "cut", "remove"))
     assert (state / "serving" / "kept").read_bytes() == b"kept"
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_child_that_is_started_before_there_is_a_store_can_read_it_later(tmp_path: Path) -> None:
+    """A trainer loads torch while the first candles come in: the store that it will read is not there yet."""
+    reader = """
+import sys
+from pathlib import Path
+from cryptod.worker.confinement import confine, rights_of
+confine(rights_of("train", sys.argv[1]))
+print("confined", flush=True)
+sys.stdin.readline()
+from cryptod.store.candles import CandleStore
+with CandleStore.open(Path(sys.argv[1]) / "candles") as store:
+    print(store.facts("universe"))
+"""
+    command = [sys.executable, "-c", reader, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout.readline() == "confined\n"
+        with CandleStore.open(tmp_path / "candles", writer=True) as store:
+            store.set_facts("universe", {"symbols": ["BTC/USDT"]})
+            child.stdin.write("\n")
+            child.stdin.flush()
+            assert child.stdout.read() == "{'symbols': ['BTC/USDT']}\n"
+    assert child.returncode == 0
 
 
 def test_where_the_kernel_has_no_landlock_a_child_goes_on_unconfined(tmp_path: Path) -> None:

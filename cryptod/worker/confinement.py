@@ -53,9 +53,10 @@ def confine(rights: Rights) -> bool:
     if ruleset < 0:
         return False
     try:
-        for folder in rights.folders:
+        for folder in (*rights.folders, *map(os.path.dirname, rights.files)):
             with suppress(OSError):  # a full disk: the store says so when it is opened
                 os.makedirs(folder, 0o700, exist_ok=True)
+        for folder in rights.folders:
             _allow(libc, ruleset, folder, changes)
         for file in (*rights.files, os.devnull):
             _allow(libc, ruleset, file, changes & (_WRITE_FILE | _TRUNCATE), os.O_WRONLY | os.O_CREAT)
