@@ -27,7 +27,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 # $(call index,PYTHON): pip's option for that index; none where the default does not answer within seconds: pip would try for minutes.
 ASK := import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + "/torch/", timeout=4)
 DEFAULT_INDEX := $(filter file,$(origin TORCH_INDEX))
-index = $(if $(DEFAULT_INDEX),$$(timeout 5 $(1) -Ic '$(ASK)' $(TORCH_INDEX) 2>/dev/null && echo --index-url $(TORCH_INDEX)),\
+index = $(if $(DEFAULT_INDEX),$$(timeout 5 $(1) -Ic '$(ASK)' $(TORCH_INDEX) 2>/dev/null && echo --index-url $(TORCH_INDEX) || true),\
 	$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))
 # Without its dependencies: those come with everything else, from pip's own index, at the pinned releases.
 INSTALL_TORCH := install --no-deps
