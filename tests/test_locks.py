@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from types import ModuleType
@@ -94,3 +96,12 @@ def test_a_lock_is_read_as_it_is_written() -> None:
     one, other = (f"--hash=sha256:{letter * 64}" for letter in "ab")
     torch, second = f"torch==1.0 \\\n    {one} \\\n    {other}", f"X_y==2 ; python_version < '4' \\\n    {one}"
     assert lock.entries(f"# a line\n{torch}\n{second}\n") == {"torch": torch, "x-y": second}
+
+
+def test_an_installation_goes_on_where_pytorchs_index_does_not_answer(tmp_path: Path) -> None:
+    text = (ROOT / "Makefile").read_text()
+    (tmp_path / "Makefile").write_text(re.sub(r"^TORCH_INDEX \?= .*", "TORCH_INDEX ?= http://127.0.0.1:1", text, flags=re.M))
+    recipe = f'probe:\n\t@set -e; index="$(call index,{sys.executable})"; echo "index: $$index."\n'
+    (tmp_path / "probe.mk").write_text(f"include {tmp_path}/Makefile\n{recipe}")
+    done = subprocess.run(["make", "-s", "-f", str(tmp_path / "probe.mk"), "probe"], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "index: .\n"
