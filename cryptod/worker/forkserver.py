@@ -39,6 +39,7 @@ _MAX_FOLDER: Final = 90
 """A Unix socket's path has 107 bytes at most, with `/listener-` and eight characters."""
 START_S: Final = 10.0
 STOP_S: Final = 1.0
+AGAIN_S: Final = 0.1
 _lock = threading.Lock()
 
 
@@ -60,7 +61,7 @@ def keep_files_in(directory: str) -> None:
 
 async def start(target: Callable[..., None], wire: socket.socket, *arguments: Any, name: str) -> ForkServerProcess:
     """A new child that runs ``target(wire, *arguments)``; ``wire`` is closed on this side. OSError if that fails."""
-    for again in (True, False):
+    for again in (True, True, False):
         task = asyncio.ensure_future(asyncio.to_thread(_launch, target, wire, arguments, name))
         try:
             done, _ = await asyncio.wait({task}, timeout=START_S)
@@ -69,7 +70,10 @@ async def start(target: Callable[..., None], wire: socket.socket, *arguments: An
             started = await task
         except (EOFError, ConnectionError, BrokenPipeError) as error:
             if again:
-                continue  # the forkserver was ended in this moment: the next start finds that out and makes another
+                # The forkserver was ended in this moment. The next start finds that out and makes another, once the kernel is done with it.
+                with _closed_on_error(wire):
+                    await asyncio.sleep(AGAIN_S)
+                continue
             wire.close()
             raise OSError("the forkserver does not start") from error
         except BaseException:
@@ -78,6 +82,15 @@ async def start(target: Callable[..., None], wire: socket.socket, *arguments: An
         wire.close()
         return started
     raise AssertionError
+
+
+@contextlib.contextmanager
+def _closed_on_error(wire: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        wire.close()
+        raise
 
 
 def _launch(target: Callable[..., None], wire: socket.socket, arguments: tuple[Any, ...], name: str) -> ForkServerProcess:
