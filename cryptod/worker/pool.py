@@ -15,6 +15,7 @@ import signal
 import socket
 import sysconfig
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
@@ -58,6 +59,8 @@ FORKSERVER_GONE: Final = 255
 """What `multiprocessing` takes for the exit code when nobody is left to tell it."""
 LOAD_RETRY_S: Final = 3600.0
 """Seconds until a child that could not load its libraries is tried again, when nothing has changed that could help."""
+KILLED_RETRY_S: Final = 5.0
+"""The same for one that was killed, twice in a row; doubled each further time."""
 _FAULTS: Final = (signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 """How a library ends the process that loads it: built for another processor, or damaged."""
 _NOT_STARTED: Final = {
@@ -81,11 +84,13 @@ class ChildView(NamedTuple):
 
 
 class Unloadable(NamedTuple):
-    """Why children of a kind cannot load what they run; ``at`` (monotonic seconds) and ``state`` are of the last attempt."""
+    """Why children of a kind cannot load what they run; ``at`` (monotonic seconds) and ``state`` are of the last attempt, ``retry`` is
+    for how many seconds no other is worth making."""
 
     text: str
     at: float
     state: tuple[int, int]
+    retry: float
 
 
 class Pool:
@@ -113,8 +118,8 @@ class Pool:
         self._all: set[_Child] = set()
         self.unloadable: dict[str, Unloadable] = {}
         """Kind -> why no order of it can be carried out now."""
-        self._died_loading: set[str] = set()
-        """Kinds whose last child was killed while it loaded what it runs."""
+        self._killed_loading: Counter[str] = Counter()
+        """Kind -> how many of its children in a row were killed while they loaded what they run."""
         self.stopping = False
         if directory:
             forkserver.keep_files_in(directory)
@@ -156,12 +161,12 @@ class Pool:
         finally:
             if child.loaded:
                 self.unloadable.pop(kind, None)
-                self._died_loading.discard(kind)
+                del self._killed_loading[kind]
 
     def held_back(self, kind: str) -> bool:
         """Whether an order of this kind would fail as the last one did: its libraries do not load, and nothing has changed since."""
         known = self.unloadable.get(kind)
-        return known is not None and time.monotonic() - known.at < LOAD_RETRY_S and known.state == self._state()
+        return known is not None and time.monotonic() - known.at < known.retry and known.state == self._state()
 
     def try_again(self) -> None:
         """Hold nothing back: somebody may have mended it."""
@@ -175,19 +180,21 @@ class Pool:
 
     def _judged(self, child: _Child, error: WorkerError) -> WorkerError:
         """The error as it is told: a `LoadError`, which is remembered, where the child could not load what it runs."""
-        kind, code = child.kind, child.exit_code
+        kind, code, retry = child.kind, child.exit_code, LOAD_RETRY_S
         if child.loaded or child.ended_by_us or self.stopping:
             return WorkerError(error.message, hint=error.hint)
         if not isinstance(error, LoadError):
-            # One that is killed from outside says nothing of its libraries, unless it happens twice in a row.
+            # One that is killed from outside says little of its libraries. It may be the kernel, for want of memory: that happens again.
             fault = code is not None and (-code in _FAULTS or 0 <= code < FORKSERVER_GONE)
-            if not fault and kind not in self._died_loading:
-                self._died_loading.add(kind)
-                return WorkerError(error.message, hint=error.hint)
+            if not fault:
+                self._killed_loading[kind] += 1
+                if (killed := self._killed_loading[kind]) == 1:
+                    return WorkerError(error.message, hint=error.hint)
+                retry = min(LOAD_RETRY_S, KILLED_RETRY_S * 2.0 ** min(20, killed - 2))
             fate = error.message.removeprefix(f"the {kind} child ").removesuffix(" before its report")
             hint = "a library was built for another processor: install a build for this one" if code == -signal.SIGILL else error.hint
             error = LoadError(f"the {kind} child cannot load its program: it {fate}", hint=hint)
-        self.unloadable[kind] = Unloadable(str(error), time.monotonic(), self._state())
+        self.unloadable[kind] = Unloadable(str(error), time.monotonic(), self._state(), retry)
         return error
 
     async def prepare(self, kind: str, threads: int) -> None:
