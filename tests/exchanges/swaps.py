@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tests.exchanges.large import bybit
 from tests.exchanges.rows import day, iso, kline, ohlcv
 from tests.exchanges.server import Coin, H, Param, Route, Row, Shape, World
 
@@ -37,13 +38,7 @@ def _binance_info(w: World) -> dict[str, Any]:
 
 
 def _bybit(category: str, found: Any) -> dict[str, Any]:
-    return {
-        "retCode": 0,
-        "retMsg": "OK",
-        "result": {"category": category, "list": found, "nextPageCursor": ""},
-        "retExtInfo": {},
-        "time": 1,
-    }
+    return bybit({"category": category, "list": found, "nextPageCursor": ""})
 
 
 def _bybit_contract(coin: Coin, **changes: Any) -> dict[str, Any]:
@@ -152,7 +147,9 @@ SWAPS: Final = (
         tickers=[Route("/v5/market/tickers", lambda w: _bybit("linear", [
             {"symbol": c.id, "lastPrice": str(c.last), "highPrice24h": str(c.high), "lowPrice24h": str(c.low), "turnover24h": str(c.value),
              "volume24h": str(c.volume), "prevPrice24h": str(c.open)} for c in w.coins]), {"category": "linear"})],
-        candles=[Route("/v5/market/kline", lambda w, pair, rows: _bybit("linear", rows), {"category": "linear"})],
+        candles=[Route(
+            "/v5/market/kline", lambda w, pair, rows: bybit({"symbol": pair, "category": "linear", "list": rows}), {"category": "linear"},
+        )],
         row=lambda r: [str(r.time), *ohlcv(r), str(r.value)], since=Param("start"), until=Param("end"), page=1000, default=200,
         newest_first=True, fills=True,
     ),
