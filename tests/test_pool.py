@@ -20,7 +20,7 @@ import pytest
 
 from cryptod.errors import LoadError, WorkerError
 from cryptod.worker.messages import Batch, CollectDone, CollectOrder, Failed, Finished, Order, Progress, Report, TrainOrder
-from cryptod.worker.pool import Pool
+from cryptod.worker.pool import KILLED_RETRY_S, LOAD_RETRY_S, Pool
 
 RUNNERS = {"collect": "tests.runners", "train": "tests.runners"}
 ROOT = Path(__file__).resolve().parents[1]
@@ -297,9 +297,14 @@ async def test_a_child_killed_while_it_loads_is_tried_again_and_its_libraries_ar
         await carry_out(pool, train(""))
     assert not isinstance(first.value, LoadError)
     assert not pool.held_back("train")
-    with pytest.raises(LoadError, match=r"cannot load its program: it was killed \(SIGKILL\)"):
-        await carry_out(pool, train(""))
-    assert pool.held_back("train")
+    for pause in (KILLED_RETRY_S, 2 * KILLED_RETRY_S, 4 * KILLED_RETRY_S):  # whoever kills it may stop soon, or not
+        with pytest.raises(LoadError, match=r"cannot load its program: it was killed \(SIGKILL\)"):
+            await carry_out(pool, train(""))
+        assert pool.held_back("train")
+        assert pool.unloadable["train"].retry == pause
+    pool._runners = RUNNERS
+    await carry_out(pool, train(""))
+    assert pool.unloadable == {}
 
 
 async def test_what_could_not_be_loaded_is_held_back_until_something_changes(
@@ -327,8 +332,13 @@ async def test_what_could_not_be_loaded_is_held_back_until_something_changes(
     assert not pool.held_back("train")
     assert "train" in pool.unloadable, "nobody has shown yet that it is mended"
     await fail()
-    monkeypatch.setattr("cryptod.worker.pool.LOAD_RETRY_S", 0.0)
+    known = pool.unloadable["train"]
+    monkeypatch.setattr("time.monotonic", lambda: known.at + LOAD_RETRY_S - 1)
+    assert pool.held_back("train")
+    monkeypatch.setattr("time.monotonic", lambda: known.at + LOAD_RETRY_S + 1)
     assert not pool.held_back("train")
+    monkeypatch.undo()
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(packages))
     pool._runners = {"train": sound}
     await carry_out(pool, train(""))
     assert pool.unloadable == {}
