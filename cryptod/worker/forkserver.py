@@ -53,8 +53,9 @@ def keep_files_in(directory: str) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if len(os.fsencode(folder)) > _MAX_FOLDER:
         directory = f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)}"
-    for left in folder.glob("listener-*"):
-        left.unlink(missing_ok=True)
+    for name in ("listener-*", "sock-*"):  # the second from Python 3.14 on
+        for left in folder.glob(name):
+            left.unlink(missing_ok=True)
     config: dict[str, Any] = process.current_process()._config  # type: ignore[attr-defined]
     config["tempdir"] = directory
 
