@@ -32,7 +32,7 @@ from cryptod.protocol import ERROR_CODES, EVENT, MAX_REQUEST, NOTIFICATION, RESP
 from cryptod.simulator.generator import GeneratedMarket
 from cryptod.store.candles import CandleStore
 from cryptod.training import base_model
-from cryptod.worker.messages import Order, Paged, Report, ReportOrder, Scored
+from cryptod.worker.messages import BackupOrder, Failed, Order, Paged, Report, ReportOrder, Scored
 
 ROOT: Final = Path(__file__).parent.parent.parent
 COINS: Final = 5
@@ -69,6 +69,8 @@ class _NoChildren:
 
     async def run(self, order: Order, *, on_report: Callable[[Report], None], deadline_s: float, silence_s: float) -> Report:
         await asyncio.sleep(0)
+        if isinstance(order, BackupOrder):
+            return Failed(job=0, error="there is no child that could make a backup", hint="", code="store")
         if isinstance(order, ReportOrder):
             return Paged(job=0, html="<!doctype html>", seconds=0.0, peak_rss=1)
         return Scored(job=0, forecasts=1, issued=True, card=b"\x80", seconds=0.0, peak_rss=1)
@@ -173,6 +175,7 @@ class Inside:
         self.service.collection.collected_to = self.service.collection.attempted_to = cutoff
         self.service.symbols = type(self.service.symbols)(candles.symbols, {"DOGE/USDT": "its volume is too low"})
         self.service.scorecards._pool = _NoChildren()  # type: ignore[assignment]  # a fake of the pool
+        self.service.backups._pool = _NoChildren()  # type: ignore[assignment]  # as above
         await self.service.pregenerate()
         commands = Handlers(self.service)
         self.server = ControlServer(commands.table(), allowed=lambda peer: self.may_change, express=commands.express)
