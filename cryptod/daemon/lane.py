@@ -31,13 +31,17 @@ class Lane:
         finally:
             self._leave()
 
+    def check(self, uid: int) -> None:
+        """`RequestError` (busy) where one more piece of this user's would be refused."""
+        if len(self._waiting.get(uid, ())) >= self._most:
+            raise RequestError("busy", f"{self._most} requests of user {uid} wait for this already", hint="wait for their answers first")
+
     async def _enter(self, uid: int) -> None:
         if not self._busy:
             self._busy = True
             return
+        self.check(uid)
         waiting = self._waiting.setdefault(uid, deque())
-        if len(waiting) >= self._most:
-            raise RequestError("busy", f"{self._most} requests of user {uid} wait for this already", hint="wait for their answers first")
         mine = asyncio.get_running_loop().create_future()
         waiting.append(mine)
         try:

@@ -64,18 +64,19 @@ class Scorecards:
         kept = self._kept.get(asked)
         if kept is not None and kept[0] == self._ledger.scores_mark():
             return kept[1]
-        found: Scored = await self._shared(asked, lambda: self._make(asked, uid))
+        found: Scored = await self._shared(asked, uid, lambda: self._make(asked, uid))
         return found
 
     async def page(self, window: str, candles: Path, told: Callable[[], bytes], uid: int = 0) -> bytes:
         """The live report of a window as HTML, packed. ``told()``: what the daemon says of itself when it is begun, see `ReportOrder`."""
-        made: bytes = await self._shared(Asked("", window, page=True), lambda: self._make_page(window, candles, told, uid))
+        made: bytes = await self._shared(Asked("", window, page=True), uid, lambda: self._make_page(window, candles, told, uid))
         return made
 
-    async def _shared(self, asked: Asked, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    async def _shared(self, asked: Asked, uid: int, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """What is made, for all who ask for it meanwhile; its making ends with the last of them who goes away."""
         work = self._under_way.get(asked)
         if work is None:
+            self._lane.check(uid)  # before anything is begun for it
             work = self._under_way[asked] = _Work(asyncio.create_task(make()))
             work.task.add_done_callback(lambda task: self._end(asked, task))
         work.waiting += 1
