@@ -34,7 +34,7 @@ from cryptod.simulator.generator import GeneratedMarket
 from cryptod.store.candles import CandleStore, Fetched
 from cryptod.store.checkpoints import write_checkpoint
 from cryptod.worker.messages import BatchDone, BatchFailed, CollectDone, Failed, Finished, Order, Report, TrainOrder
-from cryptod.worker.pool import Unloadable
+from cryptod.worker.pool import LOAD_RETRY_S, Unloadable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -197,7 +197,7 @@ async def test_a_library_that_cannot_be_loaded_is_one_condition_and_is_not_tried
     house.write(market().symbols)
     await house.collect(collected())
     state = house.service.pool._state()
-    broken = Unloadable("the train child cannot load its program: ImportError: torch", time.monotonic(), state)
+    broken = Unloadable("the train child cannot load its program: ImportError: torch", time.monotonic(), state, LOAD_RETRY_S)
     house.service.pool.unloadable["train"] = broken
     await house.train(Failed(job=0, error=broken.text))
     assert await house.conditions(later=60) == {"library_broken"}
