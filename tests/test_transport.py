@@ -8,8 +8,7 @@ import os
 import subprocess
 import sys
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,21 +21,9 @@ from cryptod.errors import ExchangeError
 from cryptod.ingest import exchange as module
 from cryptod.ingest.exchange import Exchange
 from cryptod.ingest.transport import MOST_BYTES, Unwelcome, _stay, decoded
+from tests.test_exchange import serving
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[str]:
-    application = web.Application()
-    application.router.add_get("/{path:.*}", handler)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.05)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 def refusal(caught: pytest.ExceptionInfo[ExchangeError]) -> str:

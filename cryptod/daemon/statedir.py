@@ -35,7 +35,7 @@ NETWORK: Final = frozenset(
 for folders of their own host."""
 OTHERS: Final = "others"
 RECORD: Final = backup.MARKET
-PARTS: Final = ("candles", "checkpoints", "serving")
+PARTS: Final = (*backup.STORES, backup.CHECKPOINTS)
 """What belongs to a market, with what bears the name and a suffix: a damaged store that was put aside."""
 
 _REMEDIES = {

@@ -133,6 +133,19 @@ def exchange_info(listings: Sequence[tuple[Listing, bool]], now: int, weight_lim
     )
 
 
+def steps(listing: Listing) -> list[dict[str, Any]]:
+    """The filters that say in what steps a pair's price and quantity move."""
+    return [
+        {
+            "filterType": "PRICE_FILTER",
+            "minPrice": f"{listing.price_tick:.8f}",
+            "maxPrice": "1000000.00000000",
+            "tickSize": f"{listing.price_tick:.8f}",
+        },
+        {"filterType": "LOT_SIZE", "minQty": f"{listing.lot:.8f}", "maxQty": "9000000000.00000000", "stepSize": f"{listing.lot:.8f}"},
+    ]
+
+
 def _symbol(listing: Listing, trading: bool, now: int) -> list[dict[str, Any]]:
     return [_pair(listing, trading)]
 
@@ -155,13 +168,7 @@ def _pair(listing: Listing, trading: bool) -> dict[str, Any]:
         "isSpotTradingAllowed": True,
         "isMarginTradingAllowed": False,
         "filters": [
-            {
-                "filterType": "PRICE_FILTER",
-                "minPrice": f"{listing.price_tick:.8f}",
-                "maxPrice": "1000000.00000000",
-                "tickSize": f"{listing.price_tick:.8f}",
-            },
-            {"filterType": "LOT_SIZE", "minQty": f"{listing.lot:.8f}", "maxQty": "9000000000.00000000", "stepSize": f"{listing.lot:.8f}"},
+            *steps(listing),
             {"filterType": "NOTIONAL", "minNotional": "5.00000000", "applyMinToMarket": True, "maxNotional": "9000000.00000000"},
         ],
         "permissions": ["SPOT"],

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cryptod.market import Float64, Int64, Panel
-from cryptod.simulator.binance import Day, Face
+from cryptod.simulator.binance import Day, Face, steps
 from cryptod.simulator.binance import ticker as spot_ticker
 from cryptod.simulator.listing import Listing, Market
 from cryptod.symbol import of_market, split
@@ -64,13 +64,7 @@ def _contract(listing: Listing, trading: bool, now: int) -> list[dict[str, Any]]
         "liquidationFee": "0.015000",
         "marketTakeBound": "0.05",
         "filters": [
-            {
-                "filterType": "PRICE_FILTER",
-                "minPrice": f"{listing.price_tick:.8f}",
-                "maxPrice": "1000000.00000000",
-                "tickSize": f"{listing.price_tick:.8f}",
-            },
-            {"filterType": "LOT_SIZE", "minQty": f"{listing.lot:.8f}", "maxQty": "9000000000.00000000", "stepSize": f"{listing.lot:.8f}"},
+            *steps(listing),
             {"filterType": "MIN_NOTIONAL", "notional": "5"},
         ],
         "orderTypes": ["LIMIT", "MARKET"],
